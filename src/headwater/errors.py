@@ -1,0 +1,248 @@
+"""Every error that Headwater raises, as one tree.
+
+A class's docstring is its default message. ``code`` is stable: documentation, the command
+line's JSON and (later) HTTP problems name it. ``hint`` says what to do.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import ClassVar
+
+
+class HeadwaterError(Exception):
+    """Headwater could not do what was asked."""
+
+    code: ClassVar[str] = "error"
+
+    def __init__(self, message: str | None = None, *, hint: str | None = None) -> None:
+        self.message = message or (inspect.getdoc(type(self)) or "").strip()
+        self.hint = hint
+        super().__init__(self.message)
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}" if self.hint else self.message
+
+
+# What is asked of the log ------------------------------------------------------------------------
+
+
+class AppendRefused(HeadwaterError):
+    """The log refused the event."""
+
+    code = "append_refused"
+
+
+class VersionConflict(AppendRefused):
+    """The stream has moved on since it was read."""
+
+    code = "version_conflict"
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        hint: str | None = None,
+        stream: str = "",
+        expected: int | None = None,
+        actual: int | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.stream = stream
+        self.expected = expected
+        self.actual = actual
+
+
+class IdempotencyKeyReused(AppendRefused):
+    """The idempotency key was used for another request."""
+
+    code = "idempotency_key_reused"
+
+
+class UnknownEventType(AppendRefused):
+    """The event type is not registered."""
+
+    code = "unknown_event_type"
+
+
+class InvalidEvent(AppendRefused):
+    """The event does not fit its type."""
+
+    code = "invalid_event"
+
+
+class InvalidStreamName(AppendRefused):
+    """The stream name is malformed."""
+
+    code = "invalid_stream_name"
+
+
+class LimitExceeded(AppendRefused):
+    """The request exceeds a stated limit."""
+
+    code = "limit_exceeded"
+
+
+class TenantRefused(HeadwaterError):
+    """The tenant is not this session's."""
+
+    code = "tenant_refused"
+
+
+class TenantMissing(HeadwaterError):
+    """No tenant is set."""
+
+    code = "tenant_missing"
+
+
+class IsolationRefused(HeadwaterError):
+    """The log cannot be read in order under this isolation level."""
+
+    code = "isolation_refused"
+
+
+class SchemaRefused(HeadwaterError):
+    """The event type's schema cannot be checked in the database."""
+
+    code = "schema_refused"
+
+
+class SchemaChanged(HeadwaterError):
+    """This version of the event type is registered with another schema."""
+
+    code = "schema_changed"
+
+
+# Tokens and reads --------------------------------------------------------------------------------
+
+
+class TokenError(HeadwaterError):
+    """The token cannot be used here."""
+
+    code = "token"
+
+
+class InvalidToken(TokenError):
+    """The token is malformed."""
+
+    code = "invalid_token"
+
+
+class ForeignToken(TokenError):
+    """The token belongs to another log."""
+
+    code = "foreign_token"
+
+
+class StaleToken(TokenError):
+    """The token is from before the log was restored."""
+
+    code = "stale_token"
+
+
+class NotCaughtUp(HeadwaterError):
+    """The view has not reached the token's position in time."""
+
+    code = "not_caught_up"
+
+
+class KeyParked(HeadwaterError):
+    """The row is behind: an event for its key is parked."""
+
+    code = "key_parked"
+
+    def __init__(
+        self, message: str | None = None, *, hint: str | None = None, position: int | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.position = position
+
+
+# Definitions -------------------------------------------------------------------------------------
+
+
+class DefinitionError(HeadwaterError):
+    """The app is not well defined."""
+
+    code = "definition"
+
+
+class EventDefinitionError(DefinitionError):
+    """The event type is not well defined."""
+
+    code = "event_definition"
+
+
+class ViewDefinitionError(DefinitionError):
+    """The view is not well defined."""
+
+    code = "view_definition"
+
+
+class UnknownView(HeadwaterError):
+    """There is no such view."""
+
+    code = "unknown_view"
+
+
+class ViewStale(HeadwaterError):
+    """The view's definition has changed since its data was derived."""
+
+    code = "view_stale"
+
+
+# The installation --------------------------------------------------------------------------------
+
+
+class SettingError(HeadwaterError):
+    """A setting is missing or malformed."""
+
+    code = "setting"
+
+
+class DatabaseUnavailable(HeadwaterError):
+    """The database cannot be reached."""
+
+    code = "database_unavailable"
+
+
+class TooManyConnections(DatabaseUnavailable):
+    """The database has no connection left."""
+
+    code = "too_many_connections"
+
+
+class NotInitialized(HeadwaterError):
+    """The database holds no Headwater log."""
+
+    code = "not_initialized"
+
+
+class MigrationError(HeadwaterError):
+    """The schema could not be migrated."""
+
+    code = "migration"
+
+
+class RoleBypassesSecurity(HeadwaterError):
+    """The login bypasses row-level security."""
+
+    code = "role_bypasses_security"
+
+
+class RoleMissing(HeadwaterError):
+    """The login is not a member of the role that this needs."""
+
+    code = "role_missing"
+
+
+class LeaseLost(HeadwaterError):
+    """Another process has taken over."""
+
+    code = "lease_lost"
+
+
+class EmbeddedPostgresError(HeadwaterError):
+    """The embedded Postgres could not be started."""
+
+    code = "embedded_postgres"

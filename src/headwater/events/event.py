@@ -1,0 +1,196 @@
+"""What a fact is: typed, immutable, under an explicit stable name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+from typing import Any, ClassVar, Generic, TypeVar, dataclass_transform
+from uuid import UUID
+
+import msgspec
+from msgspec import StructMeta
+from msgspec.structs import fields as struct_fields
+
+from headwater.errors import EventDefinitionError, InvalidEvent, UnknownEventType
+from headwater.events.relations import Relation
+from headwater.events.schema import Schema, relation_of, schema_of
+
+_TYPE_NAME = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*){1,3}")
+_PATTERN = re.compile(r"[a-z][a-z0-9_-]*/[^{}]*(\{[A-Za-z_][A-Za-z0-9_]*\}[^{}]*)+")
+_PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
+
+_encoder = msgspec.json.Encoder(decimal_format="string")
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))
+class _EventMeta(StructMeta):
+    """Takes ``type``, ``stream`` and ``version`` from the class line and checks them there."""
+
+    def __new__(
+        mcls,  # noqa: N804
+        name: str,
+        bases: tuple[type, ...],
+        namespace: dict[str, Any],
+        *,
+        type: str | None = None,  # noqa: A002 - the word users write
+        stream: str | None = None,
+        version: int = 1,
+        **config: Any,
+    ) -> Any:
+        config |= {"frozen": True, "forbid_unknown_fields": True}
+        if type is not None or stream is not None:
+            namespace["__declared__"] = (type or "", stream or "", version)
+        elif bases and bases != (msgspec.Struct,):
+            raise EventDefinitionError(
+                f"The event {name} has no type.",
+                hint=f'Write class {name}(Event, type="category.happened", stream="category/{{field}}").',
+            )
+        return super().__new__(mcls, name, bases, namespace, **config)
+
+
+
+class Event(msgspec.Struct, metaclass=_EventMeta):
+    """A fact. Subclass with a stable type name and the stream that it belongs to:
+
+    ``class Placed(Event, type="order.placed", stream="order/{order}")``
+
+    Fields are typed; instances are immutable. A changed set of fields is a new ``version``.
+    """
+
+    __declared__: ClassVar[tuple[str, str, int]]
+
+
+E_co = TypeVar("E_co", bound=Event, covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class EventType:
+    """One version of one type of event: its names, its schema, and how its data is coded."""
+
+    name: str
+    schema_version: int
+    stream_pattern: str
+    event_class: type[Event]
+    schema: Schema
+    decoder: msgspec.json.Decoder[Event]
+
+    @staticmethod
+    @cache
+    def of(event_class: type[Event]) -> EventType:
+        """The type of an event class.
+
+        Raises EventDefinitionError where the class's names or fields are not well formed.
+        """
+        name, pattern, version = event_class.__declared__
+        schema = schema_of(event_class)
+        _check_names(event_class, name, pattern, version, schema)
+        decoder = msgspec.json.Decoder(event_class)
+        return EventType(name, version, pattern, event_class, schema, decoder)
+
+    @property
+    def relation(self) -> Relation:
+        """The typed relation that SQL views read for this type."""
+        return relation_of(self.name, self.schema)
+
+    def stream_of(self, event: Event) -> str:
+        """The name of the stream that an event belongs to."""
+        parts = {f: getattr(event, f) for f in _PLACEHOLDER.findall(self.stream_pattern)}
+        return self.stream_pattern.format_map(parts)
+
+    def decode(self, data: bytes | str) -> Event:
+        """The typed event of stored data. Raises msgspec.ValidationError where it does not fit."""
+        return self.decoder.decode(data)
+
+
+def encode(event: Event) -> bytes:
+    """An event's data as JSON. Raises InvalidEvent for what JSON or Postgres cannot hold."""
+    try:
+        data = _encoder.encode(event)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise InvalidEvent(
+            f"The data of {type(event).__name__} cannot be written as JSON: {error}.",
+            hint="Numbers are 64-bit integers, floats or decimals; text is valid Unicode.",
+        ) from error
+    if b"\\u0000" in data:
+        raise InvalidEvent(
+            f"The data of {type(event).__name__} holds the character NUL, which Postgres cannot store.",
+            hint="Remove it.",
+        )
+    return data
+
+
+def _check_names(cls: type[Event], name: str, pattern: str, version: int, schema: Schema) -> None:
+    where = f"The event {cls.__name__}"
+    if not _TYPE_NAME.fullmatch(name) or len(name) > 100:
+        raise EventDefinitionError(
+            f"{where} has the malformed type {name!r}.",
+            hint="Write two to four lower-case words with dots, such as order.placed.",
+        )
+    if not _PATTERN.fullmatch(pattern):
+        raise EventDefinitionError(
+            f"{where} has the malformed stream {pattern!r}.",
+            hint="Write category/{field}, such as order/{order}.",
+        )
+    if version < 1:
+        raise EventDefinitionError(f"{where} has version {version}.", hint="Versions count from 1.")
+    types = {field.name: field.type for field in struct_fields(cls)}
+    for placeholder in _PLACEHOLDER.findall(pattern):
+        if placeholder not in schema["required"] or types[placeholder] not in (str, int, UUID):
+            raise EventDefinitionError(
+                f"{where} names the stream by {placeholder!r}, which is no required field of type "
+                "str, int or UUID.",
+                hint="A stream's name must follow from every event of it.",
+            )
+
+
+class Recorded(msgspec.Struct, Generic[E_co], frozen=True):
+    """An event as the log holds it: what happened, and where in the log it stands."""
+
+    position: int
+    tenant: str
+    stream: str
+    version: int
+    type: str
+    schema_version: int
+    id: UUID
+    recorded_at: datetime
+    occurred_at: datetime | None
+    event: E_co
+    metadata: dict[str, Any]
+    keys: tuple[str, ...] = ()
+
+
+class EventTypes:
+    """The event types that an app declares, by class and by name."""
+
+    def __init__(self, classes: Iterable[type[Event]]) -> None:
+        self._by_name: dict[str, EventType] = {}
+        for event_class in classes:
+            declared = EventType.of(event_class)
+            clash = self._by_name.get(declared.name)
+            if clash is not None and clash.event_class is not event_class:
+                raise EventDefinitionError(
+                    f"{clash.event_class.__name__} and {event_class.__name__} have the same type "
+                    f"{declared.name!r}.",
+                    hint="Each type is declared once; its newest version replaces the older class.",
+                )
+            self._by_name[declared.name] = declared
+
+    def __iter__(self) -> Iterator[EventType]:
+        return iter(self._by_name.values())
+
+    def get(self, name: str) -> EventType | None:
+        """The type of that name, or None."""
+        return self._by_name.get(name)
+
+    def named(self, name: str) -> EventType:
+        """The type of that name. Raises UnknownEventType."""
+        if (found := self._by_name.get(name)) is None:
+            raise UnknownEventType(
+                f"The app does not declare the event type {name!r}.",
+                hint="Add its class to App(events=...).",
+            )
+        return found

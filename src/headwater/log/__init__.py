@@ -1,0 +1,21 @@
+"""The truth in Postgres: append, read in order, streams, idempotency."""
+
+from headwater.log.database import Connection, Database
+from headwater.log.reading import LogReader
+from headwater.log.ticker import Generations, Ticker
+from headwater.log.tokens import LogIdentity, Token
+from headwater.log.writing import Fact, SharedCommits, Writer, Written
+
+__all__ = [
+    "Connection",
+    "Database",
+    "Fact",
+    "Generations",
+    "LogIdentity",
+    "LogReader",
+    "SharedCommits",
+    "Ticker",
+    "Token",
+    "Writer",
+    "Written",
+]

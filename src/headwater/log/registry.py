@@ -1,0 +1,33 @@
+"""The registry of event types in the log's database."""
+
+from __future__ import annotations
+
+import msgspec
+
+from headwater.events import EventType, EventTypes
+from headwater.log.database import SQL, Database
+from headwater.log.failures import translated
+
+
+async def register(operator: Database, types: EventTypes) -> list[EventType]:
+    """Registers an app's event types, by an operator's connection; returns the new ones.
+
+    Raises SchemaChanged where a version is registered with another schema.
+    """
+    new: list[EventType] = []
+    async with operator.connection() as connection:
+        for declared in types:
+            with translated():
+                cursor = await connection.execute(
+                    SQL["log.register_type"],
+                    {
+                        "type": declared.name,
+                        "schema_version": declared.schema_version,
+                        "stream_pattern": declared.stream_pattern,
+                        "schema": msgspec.json.encode(declared.schema).decode(),
+                    },
+                )
+                row = await cursor.fetchone()
+            if row is not None and row[0]:
+                new.append(declared)
+    return new

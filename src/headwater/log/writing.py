@@ -1,0 +1,428 @@
+"""Appending: inside the caller's transaction, or in commits that callers share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import psycopg
+
+from headwater import errors
+from headwater.errors import HeadwaterError
+from headwater.events import Event, EventType, encode
+from headwater.log import arrays
+from headwater.log.database import SQL, Connection, Database
+from headwater.log.failures import passing, refusal, translate, translated
+from headwater.log.tokens import Token
+
+_CHUNK_EVENTS = 25_000
+_COMMIT_EVENTS = 2_000
+_COMMIT_GROUPS = 500
+
+Metadata = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What an append answers: the token to read by, and where the events stand."""
+
+    token: Token
+    positions: Sequence[int]
+    versions: Sequence[int]
+    duplicate: bool = False
+
+    @property
+    def position(self) -> int:
+        """The position of the last event."""
+        return self.positions[-1]
+
+    @property
+    def version(self) -> int:
+        """The version that the last event's stream has now."""
+        return self.versions[-1]
+
+
+@dataclass(slots=True)
+class Group:
+    """Events that stand or fall together, one list per field as the database takes them."""
+
+    tenant: str
+    idempotency_key: str | None = None
+    streams: list[str] = field(default_factory=list)
+    types: list[str] = field(default_factory=list)
+    data: list[bytes] = field(default_factory=list)
+    expected_versions: list[int | None] = field(default_factory=list)
+    metadata: list[bytes | None] = field(default_factory=list)
+    ids: list[UUID | None] = field(default_factory=list)
+    keys: list[bytes | None] = field(default_factory=list)
+    occurred_at: list[datetime | None] = field(default_factory=list)
+    schema_versions: list[int] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.streams)
+
+    def add(
+        self,
+        event: Event,
+        *,
+        expect: int | None = None,
+        metadata: bytes | None = None,
+        event_id: UUID | None = None,
+        keys: Sequence[str] | None = None,
+        occurred_at: datetime | None = None,
+    ) -> None:
+        """Adds an event. ``expect`` is its stream's version just before it."""
+        declared = EventType.of(type(event))
+        self.streams.append(declared.stream_of(event))
+        self.types.append(declared.name)
+        self.data.append(encode(event))
+        self.expected_versions.append(expect)
+        self.metadata.append(metadata)
+        self.ids.append(event_id)
+        self.keys.append(None if keys is None else msgspec.json.encode(list(keys)))
+        self.occurred_at.append(occurred_at)
+        self.schema_versions.append(declared.schema_version)
+
+    def chunks(self, size: int) -> list[Group]:
+        """The same events as several groups of at most ``size``."""
+        if len(self) <= size:
+            return [self]
+        return [
+            Group(
+                self.tenant,
+                None,
+                *(getattr(self, name)[start : start + size] for name in _LISTS),
+            )
+            for start in range(0, len(self), size)
+        ]
+
+
+_LISTS = (
+    "streams",
+    "types",
+    "data",
+    "expected_versions",
+    "metadata",
+    "ids",
+    "keys",
+    "occurred_at",
+    "schema_versions",
+)
+
+
+class Fact(msgspec.Struct, frozen=True, kw_only=True):
+    """An event with what is known about it beyond its data, for appends of several."""
+
+    event: Event
+    expect: int | None = None
+    metadata: Metadata | None = None
+    id: UUID | None = None
+    keys: Sequence[str] | None = None
+    occurred_at: datetime | None = None
+
+
+def group_of(
+    tenant: str,
+    events: Sequence[Event | Fact],
+    *,
+    expect: int | None = None,
+    metadata: Metadata | None = None,
+    idempotency_key: str | None = None,
+    occurred_at: datetime | None = None,
+    keys: Sequence[str] | None = None,
+) -> Group:
+    """The group of some events; the keyword arguments hold for those that do not say otherwise.
+
+    ``expect`` is the version of the first event's stream before the append; 0 means a new stream.
+    """
+    if not events:
+        raise errors.InvalidEvent("There is nothing to append.", hint="Pass at least one event.")
+    group = Group(tenant, idempotency_key)
+    shared = None if metadata is None else msgspec.json.encode(metadata)
+    for index, item in enumerate(events):
+        fact = item if isinstance(item, Fact) else Fact(event=item)
+        group.add(
+            fact.event,
+            expect=fact.expect if fact.expect is not None or index else expect,
+            metadata=shared if fact.metadata is None else msgspec.json.encode(fact.metadata),
+            event_id=fact.id,
+            keys=fact.keys if fact.keys is not None else keys,
+            occurred_at=fact.occurred_at or occurred_at,
+        )
+    return group
+
+
+class Writer:
+    """Appends inside the transaction of a connection, which stays the caller's to commit."""
+
+    def __init__(self, connection: Connection, tenant: str) -> None:
+        self._connection = connection
+        self._tenant = tenant
+
+    async def append(
+        self,
+        *events: Event | Fact,
+        expect: int | None = None,
+        metadata: Metadata | None = None,
+        idempotency_key: str | None = None,
+        occurred_at: datetime | None = None,
+        keys: Sequence[str] | None = None,
+    ) -> Written:
+        """Appends events that commit or roll back with the caller's transaction.
+
+        Raises AppendRefused (VersionConflict, InvalidEvent, ...); the transaction is then aborted,
+        as after any failed statement.
+        """
+        group = group_of(
+            self._tenant,
+            events,
+            expect=expect,
+            metadata=metadata,
+            idempotency_key=idempotency_key,
+            occurred_at=occurred_at,
+            keys=keys,
+        )
+        with translated():
+            if len(group) == 1:
+                return await _append_one(self._connection, group)
+            return await _append_group(self._connection, group)
+
+
+async def _append_one(connection: Connection, group: Group) -> Written:
+    cursor = await connection.execute(
+        SQL["log.append"],
+        {
+            "tenant": group.tenant,
+            "stream": group.streams[0],
+            "type": group.types[0],
+            "data": group.data[0].decode(),
+            "expected_version": group.expected_versions[0],
+            "metadata": (group.metadata[0] or b"{}").decode(),
+            "idempotency_key": group.idempotency_key,
+            "id": group.ids[0],
+            "keys": None if group.keys[0] is None else msgspec.json.decode(group.keys[0]),
+            "occurred_at": group.occurred_at[0],
+            "schema_version": group.schema_versions[0],
+        },
+        prepare=True,
+    )
+    row = await cursor.fetchone()
+    assert row is not None
+    position, version, token, duplicate = row
+    return Written(Token(token), (position,), (version,), duplicate)
+
+
+async def _append_group(connection: Connection, group: Group) -> Written:
+    if group.idempotency_key is not None and len(group) > _CHUNK_EVENTS:
+        raise errors.LimitExceeded(
+            f"An append with an idempotency key takes at most {_CHUNK_EVENTS:,} events.",
+            hint="Split it under several keys; appends in one transaction still commit together.",
+        )
+    positions: list[int] = []
+    versions: list[int] = []
+    token = Token("")
+    for chunk in group.chunks(_CHUNK_EVENTS):
+        appended = await _call(connection, [chunk])
+        if appended.outcomes:
+            return _raise_or_repeat(appended)
+        positions += appended.positions
+        versions += appended.versions
+        token = appended.token
+    return Written(token, positions, versions)
+
+
+def _raise_or_repeat(appended: _Appended) -> Written:
+    outcome = appended.outcomes[0]
+    if outcome.get("refusal") is not None:
+        raise refusal(outcome)
+    log_epoch = appended.token.rpartition(".")[0]
+    positions, versions = outcome["positions"], outcome["versions"]
+    return Written(Token(f"{log_epoch}.{positions[-1]}"), positions, versions, duplicate=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Appended:
+    positions: Sequence[int]
+    versions: Sequence[int]
+    token: Token
+    outcomes: Sequence[dict[str, Any]]
+
+
+async def _call(connection: Connection, groups: Sequence[Group]) -> _Appended:
+    """Appends groups of one tenant in one statement."""
+    numbers = [number for number, group in enumerate(groups) for _ in range(len(group))]
+    parameters: dict[str, object] = {
+        "tenant": groups[0].tenant,
+        "streams": arrays.text_array(value for g in groups for value in g.streams),
+        "types": arrays.text_array(value for g in groups for value in g.types),
+        "data": arrays.jsonb_array(value for g in groups for value in g.data),
+        "groups": arrays.int_array(numbers) if len(groups) > 1 else None,
+        "expected_versions": _sparse(groups, "expected_versions", arrays.int_array),
+        "metadata": _sparse(groups, "metadata", arrays.jsonb_array),
+        "ids": _sparse(groups, "ids", arrays.uuid_array),
+        "keys": _sparse(groups, "keys", arrays.jsonb_array),
+        "occurred_at": _sparse(groups, "occurred_at", arrays.instant_array),
+        "schema_versions": arrays.int_array(value for g in groups for value in g.schema_versions),
+        "idempotency_keys": msgspec.json.encode(
+            {str(n): g.idempotency_key for n, g in enumerate(groups) if g.idempotency_key is not None}
+        ).decode(),
+    }
+    cursor = await connection.execute(SQL["log.append_groups"], parameters, binary=True)
+    row = await cursor.fetchone()
+    assert row is not None
+    return _Appended(row[0] or (), row[1] or (), Token(row[2]), row[3])
+
+
+def _sparse(groups: Sequence[Group], name: str, pack: Any) -> Any:
+    """A packed array, or NULL where no event has the field."""
+    values = [value for group in groups for value in getattr(group, name)]
+    return pack(values) if any(value is not None for value in values) else None
+
+
+# Shared commits ----------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Waiting:
+    group: Group
+    answer: asyncio.Future[Written]
+
+
+class SharedCommits:
+    """Appends made outside a caller's transaction, coalesced: callers that come while a commit is
+    under way share the next one. Each is answered after its own events are durable, and one
+    caller's refusal never fails another's.
+    """
+
+    def __init__(self, database: Database, *, writers: int = 2) -> None:
+        self._database = database
+        self._writers = writers
+        self._waiting: list[_Waiting] = []
+        self._wake = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Starts the writers. Idempotent."""
+        if not self._tasks:
+            self._tasks = [asyncio.create_task(self._run()) for _ in range(self._writers)]
+
+    async def stop(self) -> None:
+        """Writes what is waiting, then stops. Idempotent."""
+        while self._waiting:
+            self._wake.set()
+            await asyncio.wait([w.answer for w in self._waiting])
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+
+    async def append(self, group: Group) -> Written:
+        """Appends a group in a shared commit. Raises AppendRefused or DatabaseUnavailable."""
+        if len(group) > _COMMIT_EVENTS:
+            async with self._database.transaction() as connection:
+                with translated():
+                    return await _append_group(connection, group)
+        waiting = _Waiting(group, asyncio.get_running_loop().create_future())
+        self._waiting.append(waiting)
+        self._wake.set()
+        return await waiting.answer
+
+    async def _run(self) -> None:
+        while True:
+            await self._wake.wait()
+            batch = self._take()
+            if not batch:
+                self._wake.clear()
+                continue
+            try:
+                await self._commit(batch)
+            except (psycopg.Error, HeadwaterError) as error:
+                await self._one_by_one(batch, error)
+
+    def _take(self) -> list[_Waiting]:
+        taken, events = 0, 0
+        for waiting in self._waiting[:_COMMIT_GROUPS]:
+            if taken and events + len(waiting.group) > _COMMIT_EVENTS:
+                break
+            taken += 1
+            events += len(waiting.group)
+        batch, self._waiting = self._waiting[:taken], self._waiting[taken:]
+        return [waiting for waiting in batch if not waiting.answer.cancelled()]
+
+    async def _commit(self, batch: Sequence[_Waiting]) -> None:
+        # Tenants in sorted order, as streams are within one: two writers never wait for each other.
+        by_tenant: dict[str, list[_Waiting]] = {}
+        for waiting in batch:
+            by_tenant.setdefault(waiting.group.tenant, []).append(waiting)
+        answers: list[tuple[_Waiting, Written | HeadwaterError]] = []
+        async with self._database.connection() as connection:
+            if len(by_tenant) == 1:  # one statement is a transaction of its own
+                answers = _answers(batch, await _call(connection, [w.group for w in batch]))
+            else:
+                async with connection.transaction():
+                    for _, group in sorted(by_tenant.items()):
+                        answers += _answers(group, await _call(connection, [w.group for w in group]))
+        for waiting, answer in answers:
+            _resolve(waiting, answer)
+
+    async def _one_by_one(self, batch: Sequence[_Waiting], error: Exception) -> None:
+        """A failure of the whole statement: the caller at fault is found by asking singly."""
+        lost = isinstance(error, errors.DatabaseUnavailable) or (
+            isinstance(error, psycopg.Error) and passing(error)
+        )
+        for waiting in batch:
+            if lost or len(batch) == 1:
+                _resolve(waiting, _as_refusal(error))
+                continue
+            try:
+                await self._commit([waiting])
+            except (psycopg.Error, HeadwaterError) as own:
+                _resolve(waiting, _as_refusal(own))
+
+
+def _as_refusal(error: Exception) -> HeadwaterError:
+    if isinstance(error, HeadwaterError):
+        return error
+    assert isinstance(error, psycopg.Error)
+    return translate(error) or errors.AppendRefused(
+        f"Postgres refused the append: {error.diag.message_primary}.",
+        hint=f"SQLSTATE {error.sqlstate}; nothing was appended.",
+    )
+
+
+def _resolve(waiting: _Waiting, answer: Written | HeadwaterError) -> None:
+    if waiting.answer.done():
+        return
+    if isinstance(answer, HeadwaterError):
+        waiting.answer.set_exception(answer)
+    else:
+        waiting.answer.set_result(answer)
+
+
+def _answers(
+    batch: Sequence[_Waiting], appended: _Appended
+) -> list[tuple[_Waiting, Written | HeadwaterError]]:
+    """Each caller's share of what one statement appended."""
+    outcomes = {outcome["g"]: outcome for outcome in appended.outcomes}
+    log_epoch = appended.token.rpartition(".")[0]
+    answers: list[tuple[_Waiting, Written | HeadwaterError]] = []
+    start = 0
+    for number, waiting in enumerate(batch):
+        outcome = outcomes.get(number)
+        if outcome is not None and outcome.get("refusal") is not None:
+            answers.append((waiting, refusal(outcome)))
+            continue
+        if outcome is not None:
+            positions, versions = outcome["positions"], outcome["versions"]
+        else:
+            end = start + len(waiting.group)
+            positions, versions = appended.positions[start:end], appended.versions[start:end]
+            start = end
+        token = Token(f"{log_epoch}.{positions[-1]}")
+        answers.append((waiting, Written(token, positions, versions, outcome is not None)))
+    return answers

@@ -1,0 +1,72 @@
+"""Who drives what: leases with fencing tokens, in the log's database.
+
+A lease runs out by the database's clock unless its holder renews it. Taking one that ran out raises
+its fence; every write carries the fence, so a holder that was paused past its lease and goes on
+finds its writes refused. Correctness lies in the fence; the time only decides how soon another takes
+over.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from headwater.log.database import Connection
+from headwater.log.statements import Statements
+
+SQL = Statements("headwater.relay")
+
+
+@dataclass(slots=True)
+class Standing:
+    """What a holder says of itself when it renews: running, retrying or stopped, and why."""
+
+    state: str = "running"
+    detail: str | None = None
+
+
+@dataclass(slots=True)
+class Leases:
+    """The leases that one relay holds. ``holder`` names the relay, its host and process."""
+
+    seconds: float = 5.0
+    holder: str = field(
+        default_factory=lambda: f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex[:8]}"
+    )
+
+    async def acquire(self, connection: Connection, name: str) -> int | None:
+        """Takes a lease that is free; its fence, or None while another holds it."""
+        cursor = await connection.execute(
+            SQL["relay.acquire"], {"name": name, "holder": self.holder, "seconds": self.seconds}
+        )
+        row = await cursor.fetchone()
+        return None if row is None else row[0]
+
+    async def renew(self, connection: Connection, held: Mapping[str, Standing]) -> set[str]:
+        """Renews leases; those that are still ours."""
+        if not held:
+            return set()
+        cursor = await connection.execute(
+            SQL["relay.renew"],
+            {
+                "names": list(held),
+                "states": [standing.state for standing in held.values()],
+                "details": [standing.detail for standing in held.values()],
+                "holder": self.holder,
+                "seconds": self.seconds,
+            },
+        )
+        return {row[0] for row in await cursor.fetchall()}
+
+    async def release(self, connection: Connection, name: str) -> None:
+        """Gives a lease back, so that another need not wait for its end."""
+        await connection.execute(SQL["relay.release"], {"name": name, "holder": self.holder})
+
+    async def live_relays(self, connection: Connection) -> int:
+        """How many relays are alive, this one included."""
+        await connection.execute(SQL["relay.forget_relays"])
+        row = await (await connection.execute(SQL["relay.live_relays"])).fetchone()
+        return 1 if row is None else max(1, row[0])

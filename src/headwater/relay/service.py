@@ -1,0 +1,213 @@
+"""The relay: one service that drives all views of an app.
+
+Several relays may run side by side. Each view has a lease, and each relay takes no more than its
+share; the watermark's ticker has a lease too. A relay that is killed, paused or cut off loses its
+leases in seconds and the others take over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Coroutine, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+
+from headwater.errors import HeadwaterError, LeaseLost
+from headwater.log.database import Connection, Database, connect
+from headwater.log.reading import safe_position
+from headwater.log.ticker import Ticker
+from headwater.relay.frontier import Frontier
+from headwater.relay.leases import SQL, Leases, Standing
+from headwater.relay.port import Target
+from headwater.relay.runner import Pace, Progress, Runner
+
+_log = logging.getLogger("headwater.relay")
+
+_TICKER = "ticker"
+_TICK_SECONDS = (0.001, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05)
+_POLL_SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05)
+_MAINTENANCE_SECONDS = 600.0
+_WATCH_SECONDS = 5.0
+
+
+@dataclass(slots=True)
+class _Driven:
+    runner: Runner
+    task: asyncio.Task[None]
+
+
+@dataclass(slots=True)
+class Relay:
+    """Drives targets until stopped. ``start`` and ``stop`` are idempotent."""
+
+    database: Database
+    targets: Sequence[Target]
+    leases: Leases = field(default_factory=Leases)
+    pace: Pace = field(default_factory=Pace)
+    frontier: Frontier = field(default_factory=Frontier)
+    progress: dict[str, Progress] = field(default_factory=dict)
+    _driven: dict[str, _Driven] = field(default_factory=dict)
+    _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    _ticking: bool = False
+
+    async def start(self) -> None:
+        """Starts driving; returns at once."""
+        if not self._tasks:
+            services = (self._hold_leases, self._tick, self._poll, self._watch, self._maintain)
+            self._tasks = [asyncio.create_task(self._forever(service)) for service in services]
+
+    async def stop(self) -> None:
+        """Lets go: batches under way roll back or commit, leases are given back."""
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        names = [*self._driven, f"relay/{self.leases.holder}", *([_TICKER] if self._ticking else [])]
+        await asyncio.gather(*(self._drop(name) for name in list(self._driven)))
+        if tasks:
+            with suppress(HeadwaterError, psycopg.Error):
+                async with await self._connect("release") as connection:
+                    for name in names:
+                        await self.leases.release(connection, name)
+
+    @property
+    def driving(self) -> list[str]:
+        """The views that this relay drives now."""
+        return sorted(self._driven)
+
+    async def _forever(self, service: Any) -> None:
+        """Runs a service on a connection of its own; a lost connection starts it anew."""
+        failures = 0
+        while True:
+            started = time.monotonic()
+            try:
+                async with await self._connect(service.__name__.strip("_")) as connection:
+                    await service(connection)
+            except (psycopg.Error, HeadwaterError, OSError) as error:
+                failures = failures + 1 if time.monotonic() - started < 10 else 1
+                first_line = str(error).partition("\n")[0]
+                _log.warning("%s: %s: %s", service.__name__.strip("_"), type(error).__name__, first_line)
+                await asyncio.sleep(min(0.05 * 2**failures, 5.0))
+
+    def _connect(self, purpose: str) -> Coroutine[Any, Any, Connection]:
+        return connect(self.database.url, "headwater_relay", name=f"headwater relay {purpose}")
+
+    # Leases ------------------------------------------------------------------------------------
+
+    async def _hold_leases(self, connection: Connection) -> None:
+        me = f"relay/{self.leases.holder}"
+        while True:
+            for name in [n for n, driven in self._driven.items() if driven.task.done()]:
+                await self._drop(name)
+                await self.leases.release(connection, name)
+            held = {name: driven.runner.standing for name, driven in self._driven.items()}
+            ours = await self.leases.renew(connection, held | {me: Standing()})
+            for name in held.keys() - ours:
+                await self._drop(name)
+            if me not in ours:
+                await self.leases.acquire(connection, me)
+            await self._take_share(connection)
+            await asyncio.sleep(self.leases.seconds / 5)
+
+    async def _take_share(self, connection: Connection) -> None:
+        """Takes free views up to this relay's share, and gives back what is above it."""
+        relays = await self.leases.live_relays(connection)
+        share = math.ceil(len(self.targets) / relays)
+        for name in sorted(self._driven)[share:]:
+            await self._drop(name)
+            await self.leases.release(connection, name)
+        for target in self.targets:
+            if len(self._driven) >= share:
+                return
+            if target.name in self._driven:
+                continue
+            fence = await self.leases.acquire(connection, target.name)
+            if fence is not None:
+                self._drive(target, fence)
+
+    def _drive(self, target: Target, fence: int) -> None:
+        progress = self.progress.setdefault(target.name, Progress())
+        runner = Runner(target, fence, self.frontier, self._first_after, self.pace, progress=progress)
+        task = asyncio.create_task(self._run(runner), name=f"view {target.name}")
+        self._driven[target.name] = _Driven(runner, task)
+
+    async def _first_after(self, after: int, upto: int) -> int | None:
+        async with self.database.connection() as connection:
+            cursor = await connection.execute(SQL["relay.first_after"], {"after": after, "upto": upto})
+            row = await cursor.fetchone()
+            return None if row is None else row[0]
+
+    async def _run(self, runner: Runner) -> None:
+        with suppress(LeaseLost):
+            await runner.run()
+
+    async def _drop(self, name: str) -> None:
+        driven = self._driven.pop(name, None)
+        if driven is not None:
+            driven.task.cancel()
+            result = await asyncio.gather(driven.task, return_exceptions=True)
+            if isinstance(result[0], Exception):
+                _log.error("%s ended: %r", name, result[0])
+
+    # The watermark -----------------------------------------------------------------------------
+
+    async def _tick(self, connection: Connection) -> None:
+        """Publishes the watermark while this relay holds the ticker's lease."""
+        await connection.execute(SQL["relay.check_epoch"])
+        self._ticking = False
+        ticker = Ticker(connection)
+        renewed = time.monotonic()
+        idle = 0
+        try:
+            while True:
+                if not self._ticking:
+                    fence = await self.leases.acquire(connection, _TICKER)
+                    if fence is None:
+                        await asyncio.sleep(self.leases.seconds / 5)
+                        continue
+                    self._ticking, renewed = True, time.monotonic()
+                if time.monotonic() - renewed > self.leases.seconds / 5:
+                    if not await self.leases.renew(connection, {_TICKER: Standing()}):
+                        self._ticking = False
+                        continue
+                    renewed = time.monotonic()
+                active = await ticker.tick()
+                self.frontier.advance(ticker.published)
+                idle = 0 if active else min(idle + 1, len(_TICK_SECONDS) - 1)
+                await asyncio.sleep(_TICK_SECONDS[idle])
+        finally:
+            self._ticking = False
+
+    async def _poll(self, connection: Connection) -> None:
+        """Learns the watermark that another relay publishes."""
+        idle = 0
+        while True:
+            before = self.frontier.position
+            if not self._ticking or before < 0:
+                self.frontier.advance(await safe_position(connection))
+            idle = 0 if self.frontier.position > before else min(idle + 1, len(_POLL_SECONDS) - 1)
+            await asyncio.sleep(_POLL_SECONDS[idle])
+
+    # Care --------------------------------------------------------------------------------------
+
+    async def _watch(self, connection: Connection) -> None:
+        """Ends transactions that appended and then sat idle past the limit: they hold readers back."""
+        while True:
+            cursor = await connection.execute(SQL["relay.end_idle"])
+            for pid, idle_seconds in await cursor.fetchall():
+                _log.warning(
+                    "ended the transaction of process %s: it appended, then idled for %.0f s", pid, idle_seconds
+                )
+            await asyncio.sleep(_WATCH_SECONDS)
+
+    async def _maintain(self, connection: Connection) -> None:
+        """Attaches blocks ahead, enters the month's block, purges expired idempotency keys."""
+        while True:
+            await connection.execute(SQL["relay.maintain"])
+            await asyncio.sleep(_MAINTENANCE_SECONDS)

@@ -1,0 +1,36 @@
+-- name: first_after
+SELECT e.position FROM headwater.events AS e WHERE e.position > %(after)s AND e.position <= %(upto)s ORDER BY e.position LIMIT 1
+
+-- name: acquire
+INSERT INTO headwater.leases AS l (name, holder, fence, expires_at)
+VALUES (%(name)s, %(holder)s, 1, clock_timestamp() + make_interval(secs => %(seconds)s))
+ON CONFLICT (name) DO UPDATE
+  SET holder = excluded.holder, expires_at = excluded.expires_at, state = 'running', detail = NULL,
+      fence = l.fence + 1
+  WHERE l.expires_at < clock_timestamp()
+RETURNING fence
+
+-- name: renew
+UPDATE headwater.leases AS l
+SET expires_at = clock_timestamp() + make_interval(secs => %(seconds)s), state = h.state, detail = h.detail
+FROM unnest(%(names)s::text[], %(states)s::text[], %(details)s::text[]) AS h(name, state, detail)
+WHERE l.name = h.name AND l.holder = %(holder)s AND l.expires_at > clock_timestamp()
+RETURNING l.name
+
+-- name: release
+UPDATE headwater.leases SET expires_at = '-infinity', state = 'released' WHERE name = %(name)s AND holder = %(holder)s
+
+-- name: live_relays
+SELECT count(*)::int FROM headwater.leases WHERE name LIKE 'relay/%%' AND expires_at > clock_timestamp()
+
+-- name: forget_relays
+DELETE FROM headwater.leases WHERE name LIKE 'relay/%%' AND expires_at < clock_timestamp() - interval '1 minute'
+
+-- name: maintain
+SELECT headwater.maintain_blocks(), headwater.enter_block(), headwater.purge_idempotency()
+
+-- name: end_idle
+SELECT pid, idle_seconds FROM headwater.end_idle_appenders()
+
+-- name: check_epoch
+SELECT headwater.check_epoch()

@@ -1,0 +1,149 @@
+-- Statements of incremental SQL views. {braces} are composed by psycopg.sql, %(names)s are
+-- parameters. Positions in a batch are (after, upto], without the parked ones.
+
+-- name: events_source
+(SELECT e.tenant AS headwater_tenant{columns}
+   FROM headwater.events AS e
+  WHERE e.type = {type} AND {window}) AS {alias}
+
+-- name: events_in_batch
+e.position > %(after)s::bigint
+    AND e.position <= %(upto)s::bigint
+    AND e.position <> ALL (%(parked)s::bigint[])
+
+-- name: events_at_position
+e.position = %(position)s::bigint
+
+-- name: events_up_to
+e.position <= %(upto)s::bigint
+    AND e.position <> ALL (%(parked)s::bigint[])
+
+-- name: changes_source
+(SELECT e.tenant AS headwater_tenant, e.sign AS headwater_sign{columns}
+   FROM (SELECT changed.tenant, changed.key, version.data, version.sign
+           FROM {changes} AS changed
+          CROSS JOIN LATERAL (VALUES (changed.old, -1), (changed.new, 1)) AS version (data, sign)
+          WHERE version.data IS NOT NULL AND {window}) AS e) AS {alias}
+
+-- name: changes_in_batch
+changed.after_position > %(after)s::bigint
+            AND changed.after_position <= %(upto)s::bigint
+            AND changed.after_position <> ALL (%(parked)s::bigint[])
+
+-- name: changes_at_position
+changed.after_position = %(position)s::bigint
+
+-- name: documents_source
+(SELECT e.tenant AS headwater_tenant, 1 AS headwater_sign{columns}
+   FROM {documents} AS e) AS {alias}
+
+-- name: no_documents
+(SELECT NULL::text AS tenant, NULL::text AS key, NULL::jsonb AS data)
+
+-- name: branch
+SELECT headwater_tenant{sign}{projections}
+  FROM {source}{where}
+
+-- name: describe
+SELECT {columns}
+  FROM {source}{where}{group_by}
+ LIMIT 0
+
+-- name: type_names
+SELECT pg_catalog.format_type(described.type, described.modifier)
+  FROM unnest(%(types)s::oid[], %(modifiers)s::integer[])
+       WITH ORDINALITY AS described (type, modifier, place)
+ ORDER BY described.place
+
+-- name: merge
+INSERT INTO {table} AS stored ({columns})
+SELECT {selected}
+  FROM {source}{where}
+ GROUP BY {group_by}
+ON CONFLICT ({keys}) DO {resolution}
+
+-- name: merge_documents
+WITH merged AS (
+    {merge}
+    RETURNING stored.ctid AS place, stored.{rows} AS remaining
+)
+SELECT array_agg(place) FILTER (WHERE remaining = 0)::text FROM merged
+
+-- name: remove_emptied
+-- A row's place holds until the transaction ends: the merge was the last to write it, and a
+-- view has one writer.
+DELETE FROM {table} WHERE ctid = ANY (%(emptied)s::text::tid[]) AND {rows} = 0
+
+-- name: merge_distinct
+-- The batch is evaluated once. Values not seen before come back from their table as rows beside
+-- the batch's own, so that one GROUP BY brings both together, NULL keys included.
+WITH batch AS MATERIALIZED (
+    SELECT {evaluated}
+      FROM {source}{where}
+){fresh}
+INSERT INTO {table} AS stored ({columns})
+SELECT {selected}
+  FROM (SELECT {batch_columns}, 0 AS origin FROM batch{fresh_rows}) AS contribution
+ GROUP BY {group_by}
+ON CONFLICT ({keys}) DO {resolution}
+
+-- name: fresh
+, {name} AS (
+    INSERT INTO {table} ({columns}, value)
+    SELECT DISTINCT {columns}, {value} FROM batch WHERE {value} IS NOT NULL
+    ON CONFLICT DO NOTHING
+    RETURNING {columns}
+)
+
+-- name: fresh_rows
+ UNION ALL SELECT {columns}{nulls}, {origin} FROM {name}
+
+-- name: keys_of
+SELECT DISTINCT jsonb_build_array({keys})::text FROM {source}
+
+-- name: compared
+WITH expected AS (
+    SELECT {expected} FROM {source}{where} GROUP BY {group_by}
+), stored AS (
+    SELECT {stored} FROM {table}
+), both_sides AS (
+    SELECT 'expected' AS side, * FROM expected UNION ALL SELECT 'stored' AS side, * FROM stored
+), compared AS (
+    SELECT side, {compared} FROM both_sides{window}
+), differing AS (
+    SELECT 'expected' AS side, * FROM (
+        SELECT {columns} FROM compared WHERE side = 'expected'
+        EXCEPT ALL
+        SELECT {columns} FROM compared WHERE side = 'stored') AS missing
+    UNION ALL
+    SELECT 'stored' AS side, * FROM (
+        SELECT {columns} FROM compared WHERE side = 'stored'
+        EXCEPT ALL
+        SELECT {columns} FROM compared WHERE side = 'expected') AS surplus
+)
+
+-- name: verify
+{compared}
+SELECT differing.side, differing.tenant,
+       (SELECT to_jsonb(shown) FROM (SELECT {shown}) AS shown) AS row
+  FROM differing
+ WHERE jsonb_build_array({keys}) <> ALL (%(parked_keys)s::jsonb[])
+ LIMIT %(limit)s::bigint
+
+-- name: verify_count
+{compared}
+SELECT (SELECT count(*) FROM expected
+         WHERE jsonb_build_array({keys}) <> ALL (%(parked_keys)s::jsonb[])) AS groups,
+       (SELECT count(*) FROM differing
+         WHERE jsonb_build_array({keys}) <> ALL (%(parked_keys)s::jsonb[])) AS differing
+
+-- name: within_tolerance
+CASE WHEN count({column}) OVER same_group = 2
+      AND max({column}) OVER same_group - min({column}) OVER same_group
+          <= {tolerance}::double precision
+             * greatest(1, abs(max({column}) OVER same_group), abs(min({column}) OVER same_group))
+     THEN max({column}) OVER same_group
+     ELSE {column} END AS {column}
+
+-- name: read_one
+SELECT {outputs} FROM {view} WHERE {condition}

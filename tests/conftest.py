@@ -1,0 +1,135 @@
+"""Real servers for tests: one embedded Postgres a version, a migrated template, a clone per test."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from headwater.operations.embedded import Binaries, EmbeddedPostgres
+from headwater.operations.migrate import create_login, migrate
+
+DEBIAN_15 = Path("/usr/lib/postgresql/15/bin")
+LOGIN = "headwater_login"
+_numbers = itertools.count(1)
+
+
+@dataclass(frozen=True)
+class TestServer:
+    """A running Postgres and the name of its migrated template database."""
+
+    __test__ = False
+
+    postgres: EmbeddedPostgres
+    version: int
+    template: str = "headwater_template"
+
+
+@dataclass(frozen=True)
+class TestDatabase:
+    """A migrated database of a test's own: ``url`` for Headwater's login, ``admin_url`` for the
+    server's administrator."""
+
+    __test__ = False
+
+    server: TestServer
+    name: str
+
+    @property
+    def url(self) -> str:
+        return self.server.postgres.url(self.name, user=LOGIN)
+
+    @property
+    def admin_url(self) -> str:
+        return self.server.postgres.url(self.name, user="postgres")
+
+    def admin(self) -> psycopg.Connection:
+        """A superuser's connection in autocommit mode."""
+        return psycopg.connect(self.admin_url, autocommit=True)
+
+
+def _versions() -> list[int]:
+    return [18, 15] if DEBIAN_15.exists() else [18]
+
+
+def _serve(version: int, settings: dict[str, str]) -> Iterator[TestServer]:
+    binaries = Binaries.from_wheel() if version == 18 else Binaries.at(DEBIAN_15)
+    with tempfile.TemporaryDirectory(prefix="headwater-test-") as folder:
+        os.chmod(folder, 0o711)
+        postgres = EmbeddedPostgres(Path(folder) / "postgres", binaries=binaries, settings=settings)
+        postgres.start()
+        try:
+            server = TestServer(postgres, version)
+            with psycopg.connect(postgres.url(), autocommit=True) as connection:
+                connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(server.template)))
+            admin_url = postgres.url(server.template)
+            asyncio.run(migrate(admin_url))
+            asyncio.run(create_login(admin_url, LOGIN, database_owner=True))
+            yield server
+        finally:
+            postgres.stop()
+
+
+@pytest.fixture(scope="session")
+def _servers() -> Iterator[dict[int, TestServer]]:
+    running: dict[int, TestServer] = {}
+    services = []
+    # Data that outlives no test needs no fsync; durability has tests of its own, on servers of
+    # their own.
+    for version in _versions():
+        service = _serve(version, {"fsync": "off", "shared_buffers": "128MB"})
+        services.append(service)
+        running[version] = next(service)
+    yield running
+    for service in services:
+        next(service, None)
+
+
+@pytest.fixture(params=_versions(), ids=lambda version: f"postgres{version}")
+def server(request: pytest.FixtureRequest, _servers: dict[int, TestServer]) -> TestServer:
+    """Every supported Postgres that is installed, in turn."""
+    return _servers[request.param]
+
+
+@pytest.fixture
+def server18(_servers: dict[int, TestServer]) -> TestServer:
+    """The wheel's Postgres alone, for tests whose outcome does not hang on the version."""
+    return _servers[18]
+
+
+@pytest.fixture
+def database(server: TestServer) -> Iterator[TestDatabase]:
+    """A migrated database of the test's own, on every supported Postgres."""
+    yield from _cloned(server)
+
+
+@pytest.fixture
+def database18(server18: TestServer) -> Iterator[TestDatabase]:
+    """A migrated database of the test's own, on the wheel's Postgres."""
+    yield from _cloned(server18)
+
+
+def _cloned(server: TestServer) -> Iterator[TestDatabase]:
+    name = f"test_{os.getpid()}_{next(_numbers)}"
+    with psycopg.connect(server.postgres.url(), autocommit=True) as connection:
+        connection.execute(
+            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
+                sql.Identifier(name), sql.Identifier(server.template)
+            )
+        )
+        connection.execute(
+            sql.SQL("GRANT CREATE ON DATABASE {} TO headwater_app, headwater_owner").format(sql.Identifier(name))
+        )
+    try:
+        yield TestDatabase(server, name)
+    finally:
+        with psycopg.connect(server.postgres.url(), autocommit=True) as connection:
+            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
