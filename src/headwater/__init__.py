@@ -1,0 +1,23 @@
+"""Headwater: write each fact once, in one Postgres transaction; derive everything else."""
+
+from headwater.app import App, FoldView, RowsView, Transaction
+from headwater.errors import HeadwaterError
+from headwater.events import Event, Recorded
+from headwater.log import Fact, Token, Written
+from headwater.operations.settings import Settings
+from headwater.views import Document
+
+__all__ = [
+    "App",
+    "Document",
+    "Event",
+    "Fact",
+    "FoldView",
+    "HeadwaterError",
+    "Recorded",
+    "RowsView",
+    "Settings",
+    "Token",
+    "Transaction",
+    "Written",
+]

@@ -26,8 +26,8 @@ _INT4 = Struct("!ii")
 _INT8 = Struct("!iq")
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 
-_TEXT, _INT, _UUID, _TIMESTAMPTZ, _JSONB = 25, 23, 2950, 1184, 3802
-_ARRAY_OF = {_TEXT: 1009, _INT: 1007, _UUID: 2951, _TIMESTAMPTZ: 1185, _JSONB: 3807}
+_TEXT, _INT, _BIGINT, _UUID, _TIMESTAMPTZ, _JSONB = 25, 23, 20, 2950, 1184, 3802
+_ARRAY_OF = {_TEXT: 1009, _INT: 1007, _BIGINT: 1016, _UUID: 2951, _TIMESTAMPTZ: 1185, _JSONB: 3807}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,11 @@ def text_array(values: Iterable[str]) -> BinaryArray:
 def int_array(values: Iterable[int | None]) -> BinaryArray:
     """``int[]``; None is NULL."""
     return _pack(_INT, [_NULL if value is None else _INT4.pack(4, value) for value in values])
+
+
+def bigint_array(values: Iterable[int]) -> BinaryArray:
+    """``bigint[]`` without NULLs."""
+    return _pack(_BIGINT, [_INT8.pack(8, value) for value in values])
 
 
 def uuid_array(values: Iterable[UUID | None]) -> BinaryArray:

@@ -1,0 +1,5 @@
+"""Queries with 'at least position'."""
+
+from headwater.readers.checkpoints import CheckpointWatch
+
+__all__ = ["CheckpointWatch"]

@@ -19,6 +19,12 @@ class Frontier:
             moved, self._moved = self._moved, asyncio.Event()
             moved.set()
 
+    def reset(self, position: int) -> None:
+        """Sets the position, lower too: the checkpoint of a view that may start over."""
+        if position < self.position:
+            self.position = position
+        self.advance(position)
+
     async def beyond(self, position: int) -> int:
         """The watermark, once it is beyond a position."""
         while self.position <= position:

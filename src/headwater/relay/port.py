@@ -50,6 +50,15 @@ class Target(Protocol):
         """How many positions a batch may span."""
         ...
 
+    @property
+    def follows(self) -> str | None:
+        """The view whose changes this one reads, or None for the log."""
+        ...
+
+    async def first_after(self, after: int, upto: int) -> int | None:
+        """The first position of the source in (after, upto], or None."""
+        ...
+
     async def open(self, fence: int) -> int:
         """Takes the view over under a fencing token and returns its checkpoint.
 

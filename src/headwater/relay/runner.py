@@ -12,7 +12,6 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 import psycopg
@@ -24,9 +23,6 @@ from headwater.relay.leases import Standing
 from headwater.relay.port import Batch, CannotApply, Target
 
 _log = logging.getLogger("headwater.relay")
-
-FirstAfter = Callable[[int, int], Awaitable[int | None]]
-
 
 @dataclass(frozen=True, slots=True)
 class Pace:
@@ -60,7 +56,6 @@ class Runner:
     target: Target
     fence: int
     frontier: Frontier
-    first_after: FirstAfter
     pace: Pace = field(default_factory=Pace)
     standing: Standing = field(default_factory=Standing)
     progress: Progress = field(default_factory=Progress)
@@ -121,14 +116,14 @@ class Runner:
         """The next batch. Positions are nearly dense, so it is a range; a wide gap is stepped over."""
         if safe - checkpoint <= self._size:
             return Batch(checkpoint, safe)
-        first = await self.first_after(checkpoint, safe)
+        first = await self.target.first_after(checkpoint, safe)
         if first is None:
             return Batch(checkpoint, safe)
         return Batch(checkpoint, min(safe, first + self._size - 1))
 
     async def _narrower(self, batch: Batch) -> int | None:
         """A smaller size that still splits the batch, or None when it holds a single event."""
-        first = await self.first_after(batch.after, batch.upto)
+        first = await self.target.first_after(batch.after, batch.upto)
         if first is None:
             return None
         span = batch.upto - first + 1
@@ -138,7 +133,7 @@ class Runner:
         """Retries the event at fault, then does with it what the view's policy says."""
         position = failure.position
         if position is None:
-            position = await self.first_after(batch.after, batch.upto) or batch.upto
+            position = await self.target.first_after(batch.after, batch.upto) or batch.upto
         # Up to just before the culprit everything can be applied, so it waits for nothing.
         if position - 1 > batch.after and failure.position is not None:
             return (before := Batch(batch.after, position - 1)), await self.target.apply(before)

@@ -54,6 +54,7 @@ class Relay:
     progress: dict[str, Progress] = field(default_factory=dict)
     _driven: dict[str, _Driven] = field(default_factory=dict)
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    _checkpoints: dict[str, Frontier] = field(default_factory=dict)
     _ticking: bool = False
 
     async def start(self) -> None:
@@ -133,15 +134,15 @@ class Relay:
 
     def _drive(self, target: Target, fence: int) -> None:
         progress = self.progress.setdefault(target.name, Progress())
-        runner = Runner(target, fence, self.frontier, self._first_after, self.pace, progress=progress)
+        runner = Runner(target, fence, self._frontier_of(target), self.pace, progress=progress)
         task = asyncio.create_task(self._run(runner), name=f"view {target.name}")
         self._driven[target.name] = _Driven(runner, task)
 
-    async def _first_after(self, after: int, upto: int) -> int | None:
-        async with self.database.connection() as connection:
-            cursor = await connection.execute(SQL["relay.first_after"], {"after": after, "upto": upto})
-            row = await cursor.fetchone()
-            return None if row is None else row[0]
+    def _frontier_of(self, target: Target) -> Frontier:
+        """How far a view may read: the log's watermark, or the checkpoint of the view it follows."""
+        if target.follows is None:
+            return self.frontier
+        return self._checkpoints.setdefault(target.follows, Frontier())
 
     async def _run(self, runner: Runner) -> None:
         with suppress(LeaseLost):
@@ -191,6 +192,12 @@ class Relay:
             before = self.frontier.position
             if not self._ticking or before < 0:
                 self.frontier.advance(await safe_position(connection))
+            if self._checkpoints:
+                cursor = await connection.execute(
+                    SQL["relay.checkpoints"], {"views": list(self._checkpoints)}, prepare=True
+                )
+                for view, position in await cursor.fetchall():
+                    self._checkpoints[view].reset(position)
             idle = 0 if self.frontier.position > before else min(idle + 1, len(_POLL_SECONDS) - 1)
             await asyncio.sleep(_POLL_SECONDS[idle])
 

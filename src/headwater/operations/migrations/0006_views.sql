@@ -30,8 +30,9 @@ CREATE TABLE headwater.leases (
   detail text
 ) WITH (fillfactor = 10);
 
--- Events set aside. `keys` are the view's keys they belong to, NULL where they cannot be told;
--- `culprit` is false for events that only followed one for the same key.
+-- Events that a view has not applied. `keys` are the view's keys they belong to, NULL where they
+-- cannot be told; `culprit` is false for events that only followed one for the same key. Parked ones
+-- may be replayed; skipped and discarded ones are given up, and stay on record.
 CREATE TABLE headwater.parked (
   view text NOT NULL REFERENCES headwater.views ON DELETE CASCADE,
   position bigint NOT NULL,
@@ -39,6 +40,7 @@ CREATE TABLE headwater.parked (
   keys text[],
   reason text NOT NULL,
   culprit boolean NOT NULL,
+  status text NOT NULL DEFAULT 'parked' CHECK (status IN ('parked', 'skipped', 'discarded')),
   parked_at timestamptz NOT NULL DEFAULT clock_timestamp(),
   PRIMARY KEY (view, position)
 );

@@ -1,6 +1,3 @@
--- name: first_after
-SELECT e.position FROM headwater.events AS e WHERE e.position > %(after)s AND e.position <= %(upto)s ORDER BY e.position LIMIT 1
-
 -- name: acquire
 INSERT INTO headwater.leases AS l (name, holder, fence, expires_at)
 VALUES (%(name)s, %(holder)s, 1, clock_timestamp() + make_interval(secs => %(seconds)s))
@@ -34,3 +31,6 @@ SELECT pid, idle_seconds FROM headwater.end_idle_appenders()
 
 -- name: check_epoch
 SELECT headwater.check_epoch()
+
+-- name: checkpoints
+SELECT view, position FROM headwater.checkpoints WHERE view = ANY (%(views)s)

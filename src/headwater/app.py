@@ -1,0 +1,499 @@
+"""The assembly: an app's events and views, and the services that run them.
+
+Nothing here does I/O until the app is opened. Names that belong together are checked when the app is
+built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar, cast
+
+import msgspec
+from psycopg import sql
+
+from headwater.errors import DefinitionError, KeyParked, SettingError, TenantMissing, UnknownView
+from headwater.events import Event, EventTypes
+from headwater.log import Database, Fact, LogReader, SharedCommits, Token, Writer, Written
+from headwater.log.database import Connection
+from headwater.log.registry import register
+from headwater.log.writing import Metadata, group_of
+from headwater.operations.settings import Settings
+from headwater.readers.reading import DEFAULT_TIMEOUT_SECONDS, Reader
+from headwater.relay import OnFailure, Relay
+from headwater.stores.postgres.documents import PostgresDocuments
+from headwater.stores.postgres.rows import PostgresRows
+from headwater.views import Document, Fold, SqlView, StoredView
+from headwater.views.port import Status
+
+D = TypeVar("D", bound=Document)
+R = TypeVar("R", bound=msgspec.Struct)
+
+
+class FoldView(Generic[D]):
+    """A fold of an app: its definition, and how its documents are read."""
+
+    def __init__(self, app: App, fold: Fold[D]) -> None:
+        self._app = app
+        self.fold = fold
+
+    @property
+    def name(self) -> str:
+        """The view's name."""
+        return self.fold.name
+
+    async def get(
+        self,
+        key: object,
+        *,
+        tenant: str | None = None,
+        at_least: str | None = None,
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+    ) -> D | None:
+        """The document of a key, or None where there is none.
+
+        With a token it is at least as new as the write that returned it. Raises NotCaughtUp,
+        KeyParked, TokenError.
+        """
+        _, rows = await self._app.reader.rows(
+            sql.SQL("SELECT document::text FROM {} WHERE tenant = %(tenant)s AND key = %(key)s").format(
+                sql.Identifier("headwater_views", self.name)
+            ),
+            {"tenant": self._app.tenant_of(tenant), "key": str(key)},
+            views=[self.name],
+            tenant=self._app.tenant_of(tenant),
+            at_least=at_least,
+            timeout_seconds=timeout_seconds,
+            key=str(key),
+        )
+        return self._row(rows[0]) if rows else None
+
+    async def list(
+        self,
+        *,
+        tenant: str | None = None,
+        at_least: str | None = None,
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        after: str = "",
+        limit: int = 100,
+    ) -> list[tuple[str, D]]:
+        """A page of keys and documents in the order of keys, after a key."""
+        whose = self._app.tenant_of(tenant)
+        _, rows = await self._app.reader.rows(
+            sql.SQL(
+                "SELECT key, document::text FROM {} WHERE tenant = %(tenant)s AND key > %(after)s "
+                "ORDER BY key LIMIT %(limit)s"
+            ).format(sql.Identifier("headwater_views", self.name)),
+            {"tenant": whose, "after": after, "limit": limit},
+            views=[self.name],
+            tenant=whose,
+            at_least=at_least,
+            timeout_seconds=timeout_seconds,
+        )
+        return [(row[0], self._row(row[1:])) for row in rows]
+
+    def _row(self, row: Sequence[Any]) -> D:
+        return cast("D", self._app.stored(self.name).row_of(row))
+
+
+class RowsView(Generic[R]):
+    """A SQL view of an app: its definition, and how its rows are read."""
+
+    def __init__(self, app: App, view: SqlView) -> None:
+        self._app = app
+        self.view = view
+
+    @property
+    def name(self) -> str:
+        """The view's name."""
+        return self.view.name
+
+    async def get(
+        self,
+        *key: object,
+        tenant: str | None = None,
+        at_least: str | None = None,
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+    ) -> R | None:
+        """The row of a key, its parts in the order of the view's key, or None where there is none."""
+        names = self.view.query.key
+        if len(key) != len(names):
+            raise DefinitionError(
+                f"The view {self.name!r} has the key ({', '.join(names)}), not {len(key)} values.",
+                hint="Pass one value for each part.",
+            )
+        whose = self._app.tenant_of(tenant)
+        parameters = {f"key_{n}": value for n, value in enumerate(key, start=1)} | {"tenant": whose}
+        conditions = [
+            sql.SQL("{} = {}").format(sql.Identifier(name), sql.Placeholder(f"key_{n}"))
+            if parameters[f"key_{n}"] is not None
+            else sql.SQL("{} IS NULL").format(sql.Identifier(name))
+            for n, name in enumerate(names, start=1)
+        ]
+        _, rows = await self._app.reader.rows(
+            sql.SQL("SELECT {} FROM {} WHERE {}").format(
+                self._columns,
+                self._identifier,
+                sql.SQL(" AND ").join([sql.SQL("tenant = %(tenant)s"), *conditions]),
+            ),
+            parameters,
+            views=[self.name],
+            tenant=whose,
+            at_least=at_least,
+            timeout_seconds=timeout_seconds,
+            key=None if at_least is None else await self._group(parameters),
+        )
+        return self._row(rows[0]) if rows else None
+
+    async def _group(self, parameters: dict[str, Any]) -> str:
+        """A key as parked events name it; the view's own columns say of what type its parts are."""
+        names = [sql.Identifier("tenant"), *map(sql.Identifier, self.view.query.key)]
+        places = [sql.Placeholder("tenant"), *(sql.Placeholder(f"key_{n}") for n in range(1, len(names)))]
+        statement = sql.SQL(
+            "SELECT jsonb_build_array({names})::text FROM (SELECT {names} FROM {view} WHERE false "
+            "UNION ALL SELECT {places}) AS one"
+        ).format(
+            names=sql.SQL(", ").join(names), view=self._identifier, places=sql.SQL(", ").join(places)
+        )
+        async with self._app.database().connection() as connection:
+            row = await (await connection.execute(statement, parameters)).fetchone()
+        assert row is not None
+        text: str = row[0]
+        return text
+
+    @property
+    def _identifier(self) -> sql.Identifier:
+        return sql.Identifier("headwater_views", self.name)
+
+    @property
+    def _columns(self) -> sql.Composed:
+        return sql.SQL(", ").join(sql.Identifier(output.name) for output in self.view.query.outputs)
+
+    def _row(self, values: Sequence[Any]) -> R:
+        return cast("R", self._app.stored(self.name).row_of(values))
+
+    async def list(
+        self,
+        *,
+        tenant: str | None = None,
+        at_least: str | None = None,
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        limit: int = 1000,
+    ) -> list[R]:
+        """The rows in the order of the view's key."""
+        whose = self._app.tenant_of(tenant)
+        order = self.view.query.key or ("tenant",)
+        _, rows = await self._app.reader.rows(
+            sql.SQL("SELECT {} FROM {} WHERE tenant = %(tenant)s ORDER BY {} LIMIT %(limit)s").format(
+                self._columns, self._identifier, sql.SQL(", ").join(map(sql.Identifier, order))
+            ),
+            {"tenant": whose, "limit": limit},
+            views=[self.name],
+            tenant=whose,
+            at_least=at_least,
+            timeout_seconds=timeout_seconds,
+        )
+        return [self._row(row) for row in rows]
+
+
+class App:
+    """One application's events and views over one log.
+
+    ``tenant`` is for applications with a single tenant; others name it at each call. ``settings``
+    default to the environment's.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        events: Iterable[type[Event]] = (),
+        tenant: str | None = None,
+        settings: Settings | None = None,
+    ) -> None:
+        self.name = name
+        self.events = EventTypes(events)
+        self.tenant = tenant
+        self._settings = settings
+        self._folds: dict[str, FoldView[Any]] = {}
+        self._rows: dict[str, RowsView[Any]] = {}
+        self._running: _Running | None = None
+
+    # Definitions ---------------------------------------------------------------------------------
+
+    def fold(
+        self,
+        *,
+        key: str,
+        name: str | None = None,
+        on_failure: OnFailure = "park",
+        version: int = 1,
+    ) -> Callable[[Callable[..., D | None]], FoldView[D]]:
+        """Declares a fold: ``def orders(state: Order, event: Placed | Voided) -> Order | None``.
+
+        ``key`` names a field of every event that it reads. None removes the document. The function
+        must depend on its arguments alone; raise ``version`` when code that it calls has changed.
+        """
+
+        def declare(evolve: Callable[..., D | None]) -> FoldView[D]:
+            fold = Fold.of(evolve, name=name, key=key, on_failure=on_failure, version=version)
+            for declared in fold.types:
+                self.events.named(declared.name)
+            self._unused(fold.name)
+            view = FoldView(self, fold)
+            self._folds[fold.name] = view
+            return view
+
+        return declare
+
+    def sql(
+        self,
+        name: str,
+        *,
+        row: type[R],
+        key: Sequence[str],
+        sql: str | Path,
+        on_failure: OnFailure = "park",
+        float_tolerance: float | None = None,
+    ) -> RowsView[R]:
+        """Declares an incremental SQL view: a SELECT over event types as relations, or the path of one.
+
+        ``key`` names the outputs that it groups by, ``row`` is a struct of all outputs. Sums of floats
+        depend on the batches' boundaries: cast to numeric, or declare a ``float_tolerance``.
+        """
+        self._unused(name)
+        text = sql.read_text() if isinstance(sql, Path) else sql
+        view = SqlView.of(
+            name=name,
+            row=row,
+            key=tuple(key),
+            text=text,
+            events=self.events,
+            folds={view.name: view.fold for view in self._folds.values()},
+            on_failure=on_failure,
+            float_tolerance=float_tolerance,
+        )
+        handle: RowsView[R] = RowsView(self, view)
+        self._rows[name] = handle
+        return handle
+
+    def _unused(self, name: str) -> None:
+        if name in self._folds or name in self._rows:
+            raise DefinitionError(f"There are two views {name!r}.", hint="Rename one.")
+
+    @property
+    def views(self) -> list[str]:
+        """The names of the views, folds first."""
+        return [*self._folds, *self._rows]
+
+    # Running -------------------------------------------------------------------------------------
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force."""
+        if self._settings is None:
+            self._settings = Settings.from_environment()
+        return self._settings
+
+    async def __aenter__(self) -> Self:
+        """Connects. Starts the embedded Postgres where no database is named."""
+        running = _Running(self)
+        try:
+            await running.open()
+        except BaseException:
+            await running.close()
+            raise
+        self._running = running
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        running, self._running = self._running, None
+        if running is not None:
+            await running.close()
+
+    @property
+    def _open(self) -> _Running:
+        if self._running is None:
+            raise SettingError("The app is not open.", hint="Use `async with app:` around what needs it.")
+        return self._running
+
+    async def deploy(self) -> dict[str, Status]:
+        """Registers the event types and creates missing views; returns what each view was before.
+
+        Needs the operator's and the relay's role. Stale views are left as they are.
+        """
+        running = self._open
+        operator = running.database("headwater_operator")
+        await operator.open()
+        await register(operator, self.events)
+        await running.database("headwater_relay").open()
+        return {name: await view.deploy() for name, view in running.stored.items()}
+
+    @asynccontextmanager
+    async def relay(self, *views: str) -> AsyncIterator[Relay]:
+        """Drives the views, or those named, until the end of the block."""
+        running = self._open
+        await running.database("headwater_relay").open()
+        targets = [self.stored(name) for name in views or running.stored]
+        relay = Relay(running.database("headwater_relay"), targets)
+        await relay.start()
+        try:
+            yield relay
+        finally:
+            await relay.stop()
+
+    def stored(self, view: str) -> StoredView:
+        """A view in its store, for operations. Raises UnknownView."""
+        if (found := self._open.stored.get(view)) is None:
+            raise UnknownView(
+                f"The app {self.name!r} has no view {view!r}.", hint=f"It has {', '.join(self.views) or 'none'}."
+            )
+        return found
+
+    @property
+    def reader(self) -> Reader:
+        """Reads views at least at a token."""
+        return self._open.reader
+
+    @property
+    def log(self) -> LogReader:
+        """Reads the log in order, as the application: one tenant at a time."""
+        return LogReader(self._open.database("headwater_app"), self.events)
+
+    def database(self, role: str = "headwater_app") -> Database:
+        """A pool of connections in one role."""
+        return self._open.database(role)
+
+    # Writing -------------------------------------------------------------------------------------
+
+    def tenant_of(self, tenant: str | None) -> str:
+        """The tenant named, or the app's only one. Raises TenantMissing."""
+        if (whose := tenant if tenant is not None else self.tenant) is None:
+            raise TenantMissing(hint="Pass tenant=..., or give App(...) its only tenant.")
+        return whose
+
+    def on(self, connection: Connection, tenant: str | None = None) -> Writer:
+        """Appends inside the transaction of the application's own connection."""
+        return Writer(connection, self.tenant_of(tenant))
+
+    @asynccontextmanager
+    async def transaction(self, tenant: str | None = None) -> AsyncIterator[Transaction]:
+        """A transaction on one of the app's own connections, for its tables and its facts."""
+        whose = self.tenant_of(tenant)
+        async with self._open.database("headwater_app").transaction(whose) as connection:
+            yield Transaction(connection, whose)
+
+    async def append(
+        self,
+        *events: Event | Fact,
+        tenant: str | None = None,
+        expect: int | None = None,
+        metadata: Metadata | None = None,
+        idempotency_key: str | None = None,
+        occurred_at: datetime | None = None,
+        keys: Sequence[str] | None = None,
+    ) -> Written:
+        """Appends events that stand or fall together, in a commit that callers share.
+
+        ``expect`` is the version of the first event's stream before the append; 0 means a new stream.
+        Raises AppendRefused: VersionConflict, InvalidEvent, IdempotencyKeyReused and others.
+        """
+        group = group_of(
+            self.tenant_of(tenant),
+            events,
+            expect=expect,
+            metadata=metadata,
+            idempotency_key=idempotency_key,
+            occurred_at=occurred_at,
+            keys=keys,
+        )
+        return await self._open.commits.append(group)
+
+    async def query(
+        self,
+        statement: str,
+        parameters: dict[str, Any] | None = None,
+        *,
+        views: Sequence[FoldView[Any] | RowsView[Any]],
+        tenant: str | None = None,
+        at_least: Token | str | None = None,
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+    ) -> list[dict[str, Any]]:
+        """The rows of a SELECT over views (``headwater_views.NAME``), each at least at the token.
+
+        Read-only, for one tenant. ``views`` are those it reads.
+        """
+        columns, rows = await self.reader.rows(
+            sql.SQL(cast("Any", statement)),
+            parameters or {},
+            views=[view.name for view in views],
+            tenant=self.tenant_of(tenant),
+            at_least=at_least,
+            timeout_seconds=timeout_seconds,
+        )
+        return [dict(zip(columns, row, strict=True)) for row in rows]
+
+
+class Transaction(Writer):
+    """A writer that also runs the application's own statements."""
+
+    def __init__(self, connection: Connection, tenant: str) -> None:
+        super().__init__(connection, tenant)
+        self.connection = connection
+
+
+class _Running:
+    """What an open app holds: the embedded server, pools, readers, stored views."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._server = app.settings.server()
+        self._databases: dict[str, Database] = {}
+        self.stored: dict[str, StoredView] = {}
+
+    async def open(self) -> None:
+        await self._server.open()
+        app_database = self.database("headwater_app")
+        await app_database.open()
+        self.reader = Reader(app_database)
+        self.commits = SharedCommits(app_database)
+        await self.commits.start()
+        relay = self.database("headwater_relay")
+        documents = {
+            name: PostgresDocuments(relay, view.fold)
+            for name, view in self._app._folds.items()  # noqa: SLF001 - one module's own
+        }
+        rows = {
+            name: PostgresRows(
+                relay,
+                view.view,
+                documents[view.view.query.reads[0]] if view.view.query.over_documents else None,
+            )
+            for name, view in self._app._rows.items()  # noqa: SLF001
+        }
+        self.stored = {**documents, **rows}
+
+    async def close(self) -> None:
+        if hasattr(self, "commits"):
+            await self.commits.stop()
+            await self.reader.close()
+        for database in self._databases.values():
+            await database.close()
+        await self._server.close()
+
+    def database(self, role: str) -> Database:
+        if role not in self._databases:
+            self._databases[role] = Database(
+                self._server.url, cast("Any", role), name=f"headwater {self._app.name}",
+                max_size=self._app.settings.pool_size,
+            )  # fmt: skip
+        return self._databases[role]
+
+
+__all__ = ["App", "FoldView", "KeyParked", "RowsView", "Transaction"]

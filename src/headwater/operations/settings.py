@@ -1,0 +1,141 @@
+"""Settings: from the environment, each with a default to go to production with."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+from headwater.errors import SettingError
+from headwater.operations.embedded import EmbeddedPostgres
+from headwater.operations.migrate import create_login, migrate
+
+EMBEDDED_DATABASE = "headwater"
+EMBEDDED_LOGIN = "headwater_login"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What an installation may set. Each is read from the environment variable that it names."""
+
+    database_url: str = field(
+        default="",
+        metadata={
+            "variable": "HEADWATER_DATABASE_URL",
+            "about": "The Postgres (15 or newer) that holds the log, for a login made by `headwater init "
+            "--login`. Empty: an embedded Postgres 18 in HEADWATER_HOME.",
+        },
+    )
+    admin_database_url: str = field(
+        default="",
+        metadata={
+            "variable": "HEADWATER_ADMIN_DATABASE_URL",
+            "about": "The same database for an administrator who may create roles; only `headwater init` "
+            "uses it.",
+        },
+    )
+    home: Path = field(
+        default=Path(".headwater"),
+        metadata={
+            "variable": "HEADWATER_HOME",
+            "about": "The folder of the embedded Postgres.",
+        },
+    )
+    app: str = field(
+        default="",
+        metadata={
+            "variable": "HEADWATER_APP",
+            "about": "The app that commands work on, as module:name. Without one they know the log only.",
+        },
+    )
+    pool_size: int = field(
+        default=10,
+        metadata={
+            "variable": "HEADWATER_POOL_SIZE",
+            "about": "The most connections that a process opens in each role.",
+        },
+    )
+
+    @staticmethod
+    def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
+        """The settings of the environment. Raises SettingError for what is unknown or malformed."""
+        values: dict[str, object] = {}
+        variables = {f.metadata["variable"]: f for f in fields(Settings)}
+        for variable, text in environment.items():
+            if not variable.startswith("HEADWATER_") or variable.startswith("HEADWATER_TEST_"):
+                continue
+            if (known := variables.get(variable)) is None:
+                raise SettingError(
+                    f"There is no setting {variable}.", hint=f"The settings are {', '.join(variables)}."
+                )
+            values[known.name] = _CONVERT[known.name](text) if known.name in _CONVERT else text
+        return Settings(**values)  # type: ignore[arg-type]
+
+    def server(self, on_progress: Callable[[str], None] | None = None) -> Server:
+        """The server that holds the log."""
+        return Server(self, on_progress)
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise SettingError(f"HEADWATER_POOL_SIZE is {text!r}.", hint="Use a whole number from 1.")
+    return int(text)
+
+
+_CONVERT: dict[str, Callable[[str], object]] = {"home": Path, "pool_size": _positive}
+
+
+class Server:
+    """The Postgres of an installation: a URL, or the embedded server, made ready when first opened."""
+
+    def __init__(self, settings: Settings, on_progress: Callable[[str], None] | None = None) -> None:
+        self._settings = settings
+        self._embedded: EmbeddedPostgres | None = None
+        if not settings.database_url:
+            self._embedded = EmbeddedPostgres(settings.home / "postgres", on_progress=on_progress)
+
+    @property
+    def url(self) -> str:
+        """The URL for Headwater's login."""
+        if self._embedded is None:
+            return self._settings.database_url
+        return self._embedded.url(EMBEDDED_DATABASE, user=EMBEDDED_LOGIN)
+
+    @property
+    def admin_url(self) -> str:
+        """The URL for an administrator. Raises SettingError where none is set."""
+        if self._embedded is not None:
+            return self._embedded.url(EMBEDDED_DATABASE)
+        if not self._settings.admin_database_url:
+            raise SettingError(
+                "HEADWATER_ADMIN_DATABASE_URL is not set.",
+                hint="Set it to the database's URL for a login that may create roles.",
+            )
+        return self._settings.admin_database_url
+
+    async def open(self) -> None:
+        """Joins or starts the embedded server, and brings its database to this version."""
+        if self._embedded is None:
+            return
+        await asyncio.to_thread(self._embedded.start)
+        await asyncio.to_thread(_ensure_database, self._embedded)
+        await migrate(self.admin_url)
+        await create_login(self.admin_url, EMBEDDED_LOGIN, database_owner=True)
+
+    async def close(self) -> None:
+        """Leaves the embedded server; the last to leave stops it."""
+        if self._embedded is not None:
+            await asyncio.to_thread(self._embedded.stop)
+
+
+def _ensure_database(server: EmbeddedPostgres) -> None:
+    import psycopg
+    from psycopg import sql
+
+    with psycopg.connect(server.url(), autocommit=True) as connection:
+        connection.execute("SELECT pg_advisory_lock(hashtextextended('headwater.database', 0))")
+        exists = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [EMBEDDED_DATABASE])
+        if exists.fetchone() is None:
+            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(EMBEDDED_DATABASE)))

@@ -1,0 +1,99 @@
+"""Waiting for views to reach a position: one poll per process, however many readers wait."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+
+import psycopg
+
+from headwater.errors import HeadwaterError, NotCaughtUp, UnknownView
+from headwater.log.database import Database
+from headwater.log.statements import Statements
+
+SQL = Statements("headwater.readers")
+
+_POLL_SECONDS = (0.0005, 0.001, 0.001, 0.002, 0.005, 0.01)
+
+
+@dataclass(slots=True)
+class _Waiter:
+    view: str
+    position: int
+    reached: asyncio.Future[None]
+
+
+class CheckpointWatch:
+    """Knows how far views are, as the database says. Checkpoints may go back when a view is rebuilt,
+    so nothing is remembered between waits.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._waiting: list[_Waiter] = []
+        self._task: asyncio.Task[None] | None = None
+
+    async def reached(self, view: str, position: int, *, timeout_seconds: float) -> None:
+        """Returns once a view has applied the log up to a position.
+
+        Raises NotCaughtUp after the timeout, UnknownView where there is no such view.
+        """
+        waiter = _Waiter(view, position, asyncio.get_running_loop().create_future())
+        self._waiting.append(waiter)
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._poll())
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await waiter.reached
+        except TimeoutError as error:
+            raise NotCaughtUp(
+                f"The view {view!r} did not reach position {position} within {timeout_seconds:g} s.",
+                hint="Try again, read without a token, or see `headwater views` for what holds it up.",
+            ) from error
+        finally:
+            if waiter in self._waiting:
+                self._waiting.remove(waiter)
+
+    async def close(self) -> None:
+        """Ends the poll. Idempotent."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    async def _poll(self) -> None:
+        """Polls while someone waits, on one connection."""
+        while self._waiting:
+            try:
+                async with self._database.connection() as connection:
+                    idle = 0
+                    while self._waiting:
+                        views = sorted({waiter.view for waiter in self._waiting})
+                        cursor = await connection.execute(
+                            SQL["readers.checkpoints"], {"views": views}, prepare=True
+                        )
+                        moved = self._answer(dict(await cursor.fetchall()))
+                        idle = 0 if moved else min(idle + 1, len(_POLL_SECONDS) - 1)
+                        await asyncio.sleep(_POLL_SECONDS[idle])
+            except (psycopg.Error, HeadwaterError):
+                await asyncio.sleep(0.1)  # readers' own timeouts say how long that may last
+
+    def _answer(self, positions: dict[str, int]) -> bool:
+        still: list[_Waiter] = []
+        for waiter in self._waiting:
+            position = positions.get(waiter.view)
+            if waiter.reached.done():
+                continue
+            if position is None:
+                waiter.reached.set_exception(
+                    UnknownView(f"The view {waiter.view!r} is not deployed.", hint="Run headwater up.")
+                )
+            elif position >= waiter.position:
+                waiter.reached.set_result(None)
+            else:
+                still.append(waiter)
+        moved = len(still) < len(self._waiting)
+        self._waiting = still
+        return moved

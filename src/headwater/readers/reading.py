@@ -1,0 +1,86 @@
+"""Reading views: one row, a page of rows, or SQL, each with 'at least this token'."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from psycopg import sql
+
+from headwater.errors import KeyParked
+from headwater.log.database import Connection, Database
+from headwater.readers.checkpoints import SQL, CheckpointWatch
+
+DEFAULT_TIMEOUT_SECONDS = 5.0
+
+
+class Reader:
+    """Reads views in the application's role, for one tenant at a time."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._watch = CheckpointWatch(database)
+
+    async def close(self) -> None:
+        """Ends what waits. Idempotent."""
+        await self._watch.close()
+
+    async def rows(
+        self,
+        statement: sql.SQL | sql.Composed,
+        parameters: Mapping[str, Any],
+        *,
+        views: Sequence[str],
+        tenant: str,
+        at_least: str | None,
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        key: str | None = None,
+    ) -> tuple[list[str], list[tuple[Any, ...]]]:
+        """The columns and rows of a statement, once every view named has reached the token.
+
+        Raises TokenError, NotCaughtUp, and KeyParked where an event of ``key`` (or, without one, any
+        of the tenant's) is parked at or before the token, so that the answer would be from before it.
+        """
+        async with self.transaction(
+            views=views, tenant=tenant, at_least=at_least, timeout_seconds=timeout_seconds, key=key
+        ) as connection:
+            cursor = await connection.execute(statement, parameters)
+            columns = [column.name for column in cursor.description or ()]
+            return columns, await cursor.fetchall()
+
+    @asynccontextmanager
+    async def transaction(
+        self,
+        *,
+        views: Sequence[str],
+        tenant: str,
+        at_least: str | None,
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        key: str | None = None,
+    ) -> AsyncIterator[Connection]:
+        """A read-only transaction for one tenant that sees the views at or after the token."""
+        position = None
+        if at_least is not None:
+            position = self._database.identity.position_of(at_least)
+            for view in views:
+                await self._watch.reached(view, position, timeout_seconds=timeout_seconds)
+        async with self._database.transaction(tenant) as connection:
+            await connection.execute(SQL["readers.read_only"])
+            if position is not None:
+                await self._refuse_parked(connection, views, tenant, key)
+            yield connection
+
+    async def _refuse_parked(
+        self, connection: Connection, views: Sequence[str], tenant: str, key: str | None
+    ) -> None:
+        parameters = {"views": list(views), "tenant": tenant, "key": key}
+        row = await (await connection.execute(SQL["readers.parked"], parameters)).fetchone()
+        if row is not None:
+            what = f"the key {key!r}" if key is not None else "this tenant"
+            raise KeyParked(
+                f"The event at position {row[0]} for {what} is parked in {', '.join(views)}, so a read "
+                "with a token would answer from before it.",
+                hint="See `headwater parked`; read without a token to accept what is there.",
+                position=row[0],
+            )

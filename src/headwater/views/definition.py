@@ -1,0 +1,74 @@
+"""What a view is: a named derivation, and whether what is stored still follows from it."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import msgspec
+
+from headwater.errors import ViewDefinitionError
+
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """A view's definition as data: what its rows follow from, and nothing else."""
+
+    view: str
+    kind: Literal["fold", "sql"]
+    content: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.view):
+            raise ViewDefinitionError(
+                f"The view's name {self.view!r} is malformed.",
+                hint="Use up to 40 lower-case letters, digits and underscores, a letter first.",
+            )
+
+    @property
+    def encoded(self) -> str:
+        """The content as JSON, its keys sorted."""
+        return msgspec.json.encode(self.content, order="sorted").decode()
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever the definition does."""
+        return hashlib.sha256(f"{self.kind} {self.encoded}".encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One key on which a view and the fold of the log disagree."""
+
+    tenant: str
+    key: str
+    expected: Any
+    stored: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """The outcome of comparing a view with the fold of the log up to its checkpoint."""
+
+    view: str
+    position: int
+    rows: int
+    differing: int
+    differences: tuple[Difference, ...]
+    parked_keys: int
+
+    @property
+    def equal(self) -> bool:
+        """Whether view and log agree, parked keys aside."""
+        return self.differing == 0
+
+    @property
+    def summary(self) -> str:
+        """'equal', 'equal except parked', or how many keys differ."""
+        if not self.equal:
+            return f"{self.differing} differ"
+        return f"equal except {self.parked_keys} parked" if self.parked_keys else "equal"

@@ -1,0 +1,193 @@
+"""Folds: the state of an entity as the sum of its events. Pure."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+import types
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Generic, Self, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from headwater.errors import ViewDefinitionError
+from headwater.events import Column, Event, EventType, EventTypes, Recorded
+from headwater.events.schema import relation_of, schema_of
+from headwater.relay import OnFailure
+from headwater.views.definition import Definition
+
+
+class Document(msgspec.Struct, frozen=True):
+    """The state that a fold keeps for one key. Every field has a default: that is the state before
+    the first event.
+    """
+
+    def but(self, **changes: Any) -> Self:
+        """A copy with some fields changed."""
+        return msgspec.structs.replace(self, **changes)
+
+
+D = TypeVar("D", bound=Document)
+Evolve = Callable[..., D | None]
+Key = tuple[str, str]
+"""Tenant and key: how a view's documents are told apart."""
+
+
+@dataclass(frozen=True)
+class Fold(Generic[D]):
+    """A fold's definition: for each key, ``evolve(state, event)`` gives the next state, None to
+    remove the document. A third parameter, where the function has one, receives the whole
+    ``Recorded`` event. ``version`` is raised when code that ``evolve`` calls has changed.
+    """
+
+    name: str
+    key: str
+    state: type[D]
+    evolve: Evolve[D]
+    events: tuple[type[Event], ...]
+    takes_recorded: bool
+    on_failure: OnFailure = "park"
+    version: int = 1
+
+    @staticmethod
+    def of(
+        evolve: Evolve[D], *, name: str | None, key: str, on_failure: OnFailure, version: int
+    ) -> Fold[D]:
+        """The fold of an annotated function. Raises ViewDefinitionError."""
+        view = name or evolve.__name__
+        parameters = list(inspect.signature(evolve).parameters)
+        hints = get_type_hints(evolve)
+        if len(parameters) not in {2, 3} or any(p not in hints for p in parameters[:2]):
+            raise ViewDefinitionError(
+                f"The fold {view!r} does not say what it folds.",
+                hint="Write def name(state: State, event: Placed | Voided) -> State | None.",
+            )
+        state, annotated = hints[parameters[0]], hints[parameters[1]]
+        union = get_origin(annotated) in {Union, types.UnionType}
+        events = get_args(annotated) if union else (annotated,)
+        fold = Fold(view, key, state, evolve, events, len(parameters) == 3, on_failure, version)
+        fold.check()
+        return fold
+
+    def check(self) -> None:
+        """Raises ViewDefinitionError where state, events or key do not belong together."""
+        state: object = self.state  # annotations may say anything
+        if not (isinstance(state, type) and issubclass(state, Document)):
+            raise ViewDefinitionError(
+                f"The state of the fold {self.name!r} is not a Document.",
+                hint="Subclass headwater.Document and give every field a default.",
+            )
+        try:
+            self.state()
+        except TypeError as error:
+            raise ViewDefinitionError(
+                f"{self.state.__name__} has a field without a default.",
+                hint="The defaults are the state before the first event.",
+            ) from error
+        events: tuple[Any, ...] = self.events
+        for event in events:
+            if not (isinstance(event, type) and issubclass(event, Event)):
+                raise ViewDefinitionError(
+                    f"The fold {self.name!r} reads {event!r}, which is not an Event.",
+                    hint="Annotate the second parameter with event classes.",
+                )
+            if self.key not in EventType.of(event).schema["required"]:
+                raise ViewDefinitionError(
+                    f"The fold {self.name!r} is keyed by {self.key!r}, which {event.__name__} does not "
+                    "always have.",
+                    hint="A fold's key is a required field of every event that it reads.",
+                )
+        _ = self.definition
+
+    @cached_property
+    def definition(self) -> Definition:
+        """The definition as data; the function counts by its code, comments and layout aside."""
+        content = {
+            "key": self.key,
+            "state": schema_of(self.state),
+            "events": {t.name: t.schema_version for t in map(EventType.of, self.events)},
+            "evolve": _code_of(self.evolve),
+            "version": self.version,
+        }
+        return Definition(self.name, "fold", content)
+
+    @cached_property
+    def type_names(self) -> list[str]:
+        """The event types that the fold reads."""
+        return [EventType.of(event).name for event in self.events]
+
+    @cached_property
+    def types(self) -> EventTypes:
+        """The event types that the fold reads, for decoding."""
+        return EventTypes(self.events)
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The documents' fields as columns, for SQL views over them."""
+        relation = relation_of(self.name, schema_of(self.state))
+        own = set(schema_of(self.state)["properties"])
+        fields = tuple(column for column in relation.columns if column.name in own)
+        return (*fields, *(() if "key" in own else (Column("key", "text", "e.key"),)))
+
+
+class Failed(Exception):  # noqa: N818 - carries a culprit to the relay; never reaches users
+    """The fold's function raised at an event."""
+
+    def __init__(self, position: int, reason: str) -> None:
+        super().__init__(reason)
+        self.position = position
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class FoldEvent:
+    """An event as a fold takes it: its key and what happened, decoded late."""
+
+    position: int
+    key: Key
+    event: Event
+    recorded: Recorded[Event] | None = None
+
+
+def evolve_all(
+    fold: Fold[D], states: dict[Key, D | None], events: Iterable[FoldEvent]
+) -> Iterator[Key]:
+    """Applies events in order to ``states``, in place; yields the keys as they change.
+
+    Raises Failed at the first event that the function cannot take; the states of earlier events
+    stand.
+    """
+    evolve, initial = fold.evolve, fold.state()
+    for item in events:
+        state = states.get(item.key)
+        try:
+            arguments = (initial if state is None else state, item.event)
+            changed = evolve(*arguments, item.recorded) if fold.takes_recorded else evolve(*arguments)
+            if changed is not None and type(changed) is not fold.state:
+                kind = type(changed).__name__
+                raise TypeError(f"the fold returned {kind}, not {fold.state.__name__} or None")  # noqa: TRY301
+        except Exception as error:
+            raise Failed(item.position, f"{type(error).__name__}: {error}") from error
+        states[item.key] = changed
+        yield item.key
+
+
+def slice_of(key: Key, slices: int) -> int:
+    """Which of several slices a key is in, the same in every process."""
+    return zlib.crc32(f"{key[0]}\x00{key[1]}".encode()) % slices
+
+
+def _code_of(function: Callable[..., Any]) -> str:
+    """A function's code, such that comments, layout and Python's version do not count."""
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    except (OSError, SyntaxError, TypeError):
+        return function.__code__.co_code.hex()
+    definition = tree.body[0]
+    if isinstance(definition, ast.FunctionDef):
+        definition.decorator_list = []
+    return ast.dump(definition, annotate_fields=False)

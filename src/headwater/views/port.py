@@ -1,0 +1,63 @@
+"""What a store offers for each view that it holds: the protocol that stores implement."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from headwater.relay import Target
+from headwater.views.definition import Definition, Verification
+
+Status = Literal["missing", "current", "stale"]
+Report = Callable[[int, int], None]
+"""Hears of progress: what is done and how much there is, in positions or rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """An event that a view has set aside."""
+
+    view: str
+    position: int
+    tenant: str
+    keys: tuple[str, ...] | None
+    reason: str
+    culprit: bool
+
+
+class StoredView(Target, Protocol):
+    """A view in its store: driven by the relay, deployed and checked by operators, read by readers."""
+
+    @property
+    def definition(self) -> Definition:
+        """What the view should be."""
+        ...
+
+    async def status(self) -> Status:
+        """Whether what is stored follows from the definition."""
+        ...
+
+    async def deploy(self) -> Status:
+        """Creates what is missing; leaves a stale view as it is. Returns what it found."""
+        ...
+
+    async def rebuild(self) -> None:
+        """Empties the view and sets its checkpoint to the beginning, in place; the relay refills it."""
+        ...
+
+    async def verify(self, report: Report | None = None, *, limit: int = 20) -> Verification:
+        """Compares the view with the fold of the log up to its checkpoint."""
+        ...
+
+    async def replay(self, positions: Sequence[int] | None = None) -> int:
+        """Applies parked events again, in order; returns how many are parked no more."""
+        ...
+
+    async def discard(self, positions: Sequence[int]) -> int:
+        """Gives parked events up for good; returns how many."""
+        ...
+
+    def row_of(self, values: Sequence[Any]) -> Any:
+        """A stored row as the type that readers get."""
+        ...

@@ -1,0 +1,76 @@
+"""SQL views: a SELECT over typed relations, kept up to date batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import msgspec
+
+from headwater.errors import ViewDefinitionError
+from headwater.events import EventTypes
+from headwater.relay import OnFailure
+from headwater.views.definition import Definition
+from headwater.views.fold import Fold
+from headwater.views.sql import DocumentSource, EventSource, IncrementalQuery, Source, parse_view_query
+
+
+@dataclass(frozen=True)
+class SqlView:
+    """A SQL view's definition: its query as text and parsed, and the type of its rows."""
+
+    name: str
+    row: type[msgspec.Struct]
+    text: str
+    query: IncrementalQuery
+    on_failure: OnFailure
+    float_tolerance: float | None
+
+    @staticmethod
+    def of(
+        *,
+        name: str,
+        row: type[msgspec.Struct],
+        key: tuple[str, ...],
+        text: str,
+        events: EventTypes,
+        folds: Mapping[str, Fold[Any]],
+        on_failure: OnFailure,
+        float_tolerance: float | None,
+    ) -> SqlView:
+        """The view of a SELECT over an app's events, or over one fold's documents.
+
+        Raises ViewDefinitionError for a query that cannot be kept, and where the row's fields are not
+        the query's outputs.
+        """
+        sources: dict[str, Source] = {t.name: EventSource(t.relation) for t in events}
+        sources |= {f.name: DocumentSource(f.name, f.columns) for f in folds.values()}
+        query = parse_view_query(text, name=name, key=key, sources=sources)
+        fields = [field.encode_name for field in msgspec.structs.fields(row)]
+        outputs = [output.name for output in query.outputs]
+        if sorted(fields) != sorted(outputs):
+            raise ViewDefinitionError(
+                f"The rows of {name!r} have the fields {', '.join(fields)}, but its query gives "
+                f"{', '.join(outputs)}.",
+                hint=f"Give {row.__name__} exactly the query's outputs.",
+            )
+        if query.over_documents and on_failure != "stop":
+            # A fold's change is not an event that could be set aside and replayed.
+            on_failure = "stop"
+        return SqlView(name, row, text, query, on_failure, float_tolerance)
+
+    @cached_property
+    def definition(self) -> Definition:
+        """The definition as data."""
+        content: dict[str, Any] = {
+            "sql": " ".join(self.text.split()),
+            "key": list(self.query.key),
+            "columns": [
+                [reading.source.name, *([column.name, column.sql_type, column.expression] for column in reading.columns)]
+                for reading in self.query.readings
+            ],
+            "float_tolerance": self.float_tolerance,
+        }
+        return Definition(self.name, "sql", content)
