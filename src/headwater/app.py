@@ -235,8 +235,9 @@ class App:
     ) -> Callable[[Callable[..., D | None]], FoldView[D]]:
         """Declares a fold: ``def orders(state: Order, event: Placed | Voided) -> Order | None``.
 
-        ``key`` names a field of every event that it reads. None removes the document. The function
-        must depend on its arguments alone; raise ``version`` when code that it calls has changed.
+        ``key`` names a field of every event that it reads; an event whose key is None concerns no
+        document. A state of None removes the document. The function must depend on its arguments
+        alone; raise ``version`` when code that it calls has changed.
         """
 
         def declare(evolve: Callable[..., D | None]) -> FoldView[D]:

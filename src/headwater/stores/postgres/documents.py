@@ -157,13 +157,16 @@ class PostgresDocuments(PostgresView, Generic[D]):
                     parked.add(key)
                 continue
             item = self._decode(row)
+            if item is None:
+                continue
             if item.key in parked:
                 work.followers.append((position, item.key))
             else:
                 work.events.append(item)
         return work
 
-    def _decode(self, row: tuple[Any, ...]) -> FoldEvent:
+    def _decode(self, row: tuple[Any, ...]) -> FoldEvent | None:
+        """A row as the fold takes it, or None where the event concerns no document."""
         position, tenant, type_, schema_version, data = row[:5]
         declared = self._fold.types.named(type_)
         try:
@@ -180,7 +183,8 @@ class PostgresDocuments(PostgresView, Generic[D]):
                 )  # fmt: skip
         except (msgspec.ValidationError, errors.UnknownEventType) as error:
             raise CannotApply(str(error), position) from error
-        return FoldEvent(position, (tenant, str(getattr(event, self._fold.key))), event, whole)
+        value = getattr(event, self._fold.key)
+        return None if value is None else FoldEvent(position, (tenant, str(value)), event, whole)
 
     def _key_of(self, row: tuple[Any, ...]) -> Key | None:
         """The key of an event that may not decode."""
@@ -299,12 +303,13 @@ class PostgresDocuments(PostgresView, Generic[D]):
         given_up: set[int],
     ) -> None:
         events = (
-            self._decode(row)
+            item
             for row in rows
             if row[0] not in given_up
             and (key := self._key_of(row)) not in parked
             and key is not None
             and slice_of(key, part[1]) == part[0]
+            and (item := self._decode(row)) is not None
         )
         for _ in evolve_all(self._fold, expected, events):
             pass
@@ -364,6 +369,8 @@ class PostgresDocuments(PostgresView, Generic[D]):
                 continue
             try:
                 item = self._decode(row)
+                if item is None:
+                    continue
                 if key not in work.before:
                     await self._load(connection, [key])
                     work.before[key] = work.states[key] = self._cache[key]

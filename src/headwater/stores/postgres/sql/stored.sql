@@ -56,6 +56,7 @@ ON CONFLICT (view, position) DO UPDATE SET reason = excluded.reason
 INSERT INTO headwater.parked (view, position, tenant, keys, reason, culprit)
 SELECT %(view)s, f.position, f.tenant, ARRAY[f.key], 'an earlier event of this key is parked', false
 FROM unnest(%(positions)s, %(tenants)s, %(keys)s) AS f(position, tenant, key)
+ON CONFLICT (view, position) DO NOTHING
 
 -- name: clear_parked
 DELETE FROM headwater.parked WHERE view = %(view)s

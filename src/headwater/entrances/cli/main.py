@@ -1,0 +1,125 @@
+"""``headwater``: the command line.
+
+Exit codes: 0 done; 1 a check found something; 2 wrong usage or a refusal that the message explains;
+3 the database or its server is at fault; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import click
+
+from headwater.app import App
+from headwater.entrances.cli import output
+from headwater.errors import (
+    DatabaseUnavailable,
+    EmbeddedPostgresError,
+    HeadwaterError,
+    SettingError,
+)
+from headwater.operations.settings import Settings
+
+R = TypeVar("R")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--app", "app_path", metavar="MODULE:NAME", help="The app; default HEADWATER_APP.")
+@click.version_option(package_name="headwater")
+@click.pass_context
+def cli(context: click.Context, app_path: str | None) -> None:
+    """Write each fact once, in one Postgres transaction; derive everything else from the log."""
+    context.obj = app_path
+
+
+def command(*, app_needed: bool = False) -> Callable[[Callable[..., Awaitable[int | None]]], click.Command]:
+    """A command as an async function of (app, options), under the command's name and docstring.
+
+    The app is opened around it; HeadwaterErrors become a message and an exit code.
+    """
+
+    def declare(run: Callable[..., Awaitable[int | None]]) -> click.Command:
+        @functools.wraps(run)
+        @click.pass_context
+        def invoke(context: click.Context, /, **options: Any) -> None:
+            app_path = context.find_root().obj
+            sys.exit(_run(functools.partial(_opened, run, app_path, app_needed, options)))
+
+        return cli.command(run.__name__.strip("_"))(invoke)
+
+    return declare
+
+
+async def _opened(
+    run: Callable[..., Awaitable[int | None]], app_path: str | None, app_needed: bool, options: dict[str, Any]
+) -> int:
+    app = load_app(app_path, needed=app_needed)
+    async with app:
+        return await run(app, **options) or 0
+
+
+def _run(work: Callable[[], Awaitable[int]]) -> int:
+    try:
+        return asyncio.run(_awaited(work))
+    except KeyboardInterrupt:
+        output.note("Interrupted.")
+        return 130
+    except (DatabaseUnavailable, EmbeddedPostgresError) as error:
+        return _explain(error, 3)
+    except HeadwaterError as error:
+        return _explain(error, 2)
+
+
+async def _awaited(work: Callable[[], Awaitable[int]]) -> int:
+    return await work()
+
+
+def _explain(error: HeadwaterError, code: int) -> int:
+    output.note(f"headwater: {error.message}")
+    if error.hint:
+        output.note(f"  {error.hint}")
+    return code
+
+
+def load_app(path: str | None, *, needed: bool) -> App:
+    """The app at ``module:name``, or one that knows the log only.
+
+    Raises SettingError where one is needed and none is named, or none is there.
+    """
+    settings = Settings.from_environment()
+    where = path or settings.app
+    if not where:
+        if needed:
+            raise SettingError(
+                "No app is named.", hint="Set HEADWATER_APP=module:name or pass --app module:name."
+            )
+        return App("headwater", settings=settings)
+    module, _, name = where.partition(":")
+    sys.path.insert(0, os.getcwd())
+    try:
+        found = getattr(importlib.import_module(module), name or "app")
+    except (ImportError, AttributeError) as error:
+        raise SettingError(f"The app {where!r} cannot be loaded: {error}.", hint="Name it module:name.") from error
+    if not isinstance(found, App):
+        raise SettingError(f"{where!r} is not a headwater.App.", hint="Name the app's variable.")
+    return found
+
+
+def main() -> None:
+    """The entry point of the ``headwater`` command."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s", stream=sys.stderr)
+    # The commands register themselves with the group above.
+    importlib.import_module("headwater.entrances.cli.commands")
+    importlib.import_module("headwater.entrances.cli.views")
+    cli()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""Commands about views."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from headwater.app import App
+from headwater.entrances.cli import output
+from headwater.entrances.cli.commands import json_option
+from headwater.entrances.cli.main import cli, command
+from headwater.errors import HeadwaterError
+from headwater.operations.health import metrics_text, view_rows
+
+_ = cli
+
+
+@command()
+@json_option
+async def views(app: App, as_json: bool) -> int:
+    """Show each view: where it is, how far behind, who drives it, what is parked."""
+    operator = app.database("headwater_operator")
+    await operator.open()
+    rows = await view_rows(operator, {name: app.stored(name) for name in app.views})
+    columns = ("view", "kind", "status", "position", "behind", "parked", "state", "driven_by", "detail")
+    if as_json:
+        output.json([output.as_record(columns, row) for row in rows])
+    else:
+        output.table(columns, [[*row[:3], str(row[3]), *row[4:]] for row in rows])
+        if not rows:
+            output.note("No views are deployed. Run headwater init or up with your app.")
+    return 0
+
+
+@command()
+async def metrics(app: App) -> int:
+    """Print metrics in Prometheus's text format."""
+    operator = app.database("headwater_operator")
+    await operator.open()
+    output.say(await metrics_text(operator))
+    return 0
+
+
+@command(app_needed=True)
+@click.argument("view", nargs=-1)
+@json_option
+async def verify(app: App, view: Sequence[str], as_json: bool) -> int:
+    """Compare views, or all, with the fold of the log; exit code 1 where they differ."""
+    failed = False
+    results = []
+    await app.database("headwater_relay").open()
+    with output.progress_bar() as bar:
+        for name in view or app.views:
+            task = bar.add_task(name, total=1)
+
+            def report(done: int, total: int, task: Any = task) -> None:
+                bar.update(task, completed=done, total=total)
+
+            verified = await app.stored(name).verify(report)
+            failed |= not verified.equal
+            results.append(verified)
+    if as_json:
+        output.json([{**_plain(verified), "equal": verified.equal} for verified in results])
+        return int(failed)
+    output.table(
+        ("view", "position", "rows", "result"),
+        [(v.view, str(v.position), v.rows, v.summary) for v in results],
+    )
+    for verified in results:
+        for d in verified.differences:
+            output.say(f"{verified.view} {d.tenant} {d.key}: expected {d.expected}, stored {d.stored}")
+    return int(failed)
+
+
+def _plain(verified: Any) -> dict[str, Any]:
+    return {
+        "view": verified.view,
+        "position": verified.position,
+        "rows": verified.rows,
+        "differing": verified.differing,
+        "parked_keys": verified.parked_keys,
+        "differences": [
+            {"tenant": d.tenant, "key": d.key, "expected": d.expected, "stored": d.stored}
+            for d in verified.differences
+        ],
+    }
+
+
+@command(app_needed=True)
+@click.argument("view")
+async def rebuild(app: App, view: str) -> int:
+    """Start VIEW over, in place, by its definition of now; a relay refills it."""
+    await app.database("headwater_relay").open()
+    await app.stored(view).rebuild()
+    output.say(f"{view} is empty and starts over; headwater views shows how far it is")
+    return 0
+
+
+@command()
+@click.option("--view", help="Only this view.")
+@click.option("--show", type=int, metavar="POSITION", help="Show this event whole.")
+@click.option("--replay", is_flag=True, help="Apply the view's parked events again.")
+@click.option("--discard", type=int, multiple=True, metavar="POSITION", help="Give these events up.")
+@click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True)
+@json_option
+async def parked(
+    app: App,
+    view: str | None,
+    show: int | None,
+    replay: bool,
+    discard: Sequence[int],
+    limit: int,
+    as_json: bool,
+) -> int:
+    """List parked events; show, replay or discard them."""
+    if replay or discard:
+        return await _change(app, view, discard, replay=replay)
+    operator = app.database("headwater_operator")
+    await operator.open()
+    async with operator.connection() as connection:
+        from headwater.operations.health import SQL
+
+        if show is not None:
+            cursor = await connection.execute(SQL["health.event"], {"position": show})
+            row = await cursor.fetchone()
+            if row is None:
+                raise HeadwaterError(f"There is no event at position {show}.")
+            output.json(row[0])
+            return 0
+        cursor = await connection.execute(SQL["health.parked"], {"view": view, "limit": limit})
+        rows = await cursor.fetchall()
+    columns = ("view", "position", "tenant", "keys", "reason", "culprit", "status", "parked_at")
+    if as_json:
+        output.json([output.as_record(columns, row) for row in rows])
+    elif rows:
+        output.table(
+            columns[:-1], [[r[0], str(r[1]), r[2], ", ".join(r[3] or ["unknown"]), *r[4:7]] for r in rows]
+        )
+    else:
+        output.say("Nothing is parked.")
+    return 0
+
+
+async def _change(app: App, view: str | None, discard: Sequence[int], *, replay: bool) -> int:
+    if view is None:
+        raise HeadwaterError("No view is named.", hint="Pass --view NAME.")
+    await app.database("headwater_relay").open()
+    stored = app.stored(view)
+    if discard:
+        output.say(f"{await stored.discard(discard)} given up")
+    if replay:
+        output.say(f"{await stored.replay()} replayed")
+    return 0

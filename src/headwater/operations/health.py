@@ -1,0 +1,208 @@
+"""What an operator asks first: is the log moving, who holds it back, where are the views."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import msgspec
+
+from headwater.log.database import Connection, Database
+from headwater.log.statements import Statements
+from headwater.views import StoredView
+
+SQL = Statements("headwater.operations")
+
+Level = Literal["ok", "warn", "fail"]
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One thing examined: what was found and, where it needs attention, what to do."""
+
+    level: Level
+    check: str
+    finding: str
+    remedy: str | None = None
+
+
+async def examine(operator: Database, views: Mapping[str, StoredView]) -> list[Finding]:
+    """Examines an installation by an operator's connection."""
+    async with operator.connection() as connection:
+        findings = [
+            await _order(connection),
+            *await _appenders(connection),
+            await _relays(connection),
+            await _blocks(connection),
+            await _security(connection),
+            await _powers(connection),
+            await _snapshots(connection),
+        ]
+    return findings + await _views(operator, views)
+
+
+async def _order(connection: Connection) -> Finding:
+    cache, increment, cycles, owned = await _row(connection, "health.sequence")
+    if cache != 1 or increment != 1 or cycles or owned:
+        return Finding(
+            "fail",
+            "order",
+            "headwater.position_seq was altered: readers may skip events",
+            "ALTER SEQUENCE headwater.position_seq CACHE 1 INCREMENT 1 NO CYCLE OWNED BY NONE; then verify all views.",
+        )
+    drawn, safe = await _row(connection, "health.positions")
+    return Finding("ok", "order", f"published up to {safe}, drawn up to {drawn}")
+
+
+async def _appenders(connection: Connection) -> list[Finding]:
+    (limit,) = await _row(connection, "health.limits")
+    cursor = await connection.execute(SQL["health.appenders"])
+    findings = []
+    for pid, gid, state, age, idle, name, login in await cursor.fetchall():
+        who = f"prepared transaction {gid!r}" if gid else f"process {pid} ({name or 'unnamed'}, login {login})"
+        what = f"{who} appended {age or 0:.0f} s ago and has not ended ({state})"
+        stalled = gid is not None or (idle or 0) > limit / 2 or (age or 0) > 60
+        remedy = f"ROLLBACK PREPARED '{gid}' or COMMIT it." if gid else f"It is ended when idle for {limit} s."
+        findings.append(Finding("warn" if stalled else "ok", "appenders", what, remedy if stalled else None))
+    return findings or [Finding("ok", "appenders", "no open transaction holds readers back")]
+
+
+async def _relays(connection: Connection) -> Finding:
+    (relays,) = await _row(connection, "health.relays")
+    if relays:
+        return Finding("ok", "relays", f"{relays} alive")
+    return Finding("warn", "relays", "no relay is alive: nothing is published, views stand still", "Run headwater up.")
+
+
+async def _blocks(connection: Connection) -> Finding:
+    (ahead,) = await _row(connection, "health.blocks")
+    if ahead:
+        return Finding("ok", "blocks", f"{ahead} attached ahead")
+    return Finding(
+        "fail", "blocks", "no block of positions is attached for the coming months", "Run headwater up; it attaches them."
+    )
+
+
+async def _security(connection: Connection) -> Finding:
+    bypassing = [row[0] for row in await (await connection.execute(SQL["health.bypassing"])).fetchall()]
+    unforced = [row[0] for row in await (await connection.execute(SQL["health.unforced"])).fetchall()]
+    if bypassing:
+        return Finding(
+            "fail",
+            "security",
+            f"{', '.join(bypassing)} bypass row-level security",
+            "ALTER ROLE ... NOSUPERUSER NOBYPASSRLS.",
+        )
+    if unforced:
+        return Finding(
+            "fail", "security", f"row-level security is not forced on {', '.join(unforced)}", "Run headwater init."
+        )
+    return Finding("ok", "security", "row-level security is forced on all tenants' tables")
+
+
+async def _powers(connection: Connection) -> Finding:
+    (granted,) = await _row(connection, "health.signal")
+    if granted:
+        return Finding("ok", "powers", "idle appending transactions can be named and ended")
+    return Finding(
+        "warn",
+        "powers",
+        "idle appending transactions cannot be ended",
+        "As a superuser: GRANT pg_read_all_stats, pg_signal_backend TO headwater_owner.",
+    )
+
+
+async def _snapshots(connection: Connection) -> Finding:
+    age, seconds = await _row(connection, "health.oldest_snapshot")
+    if seconds > 300:
+        return Finding(
+            "warn",
+            "snapshots",
+            f"a snapshot is held for {seconds:.0f} s ({age} transactions): hot rows of views bloat",
+            "End the long transaction; pg_stat_activity names it by backend_xmin.",
+        )
+    return Finding("ok", "snapshots", f"the oldest is {seconds:.0f} s old")
+
+
+async def _views(operator: Database, views: Mapping[str, StoredView]) -> list[Finding]:
+    findings = []
+    for row in await view_rows(operator, views):
+        name, _, status, _, behind, parked, state, _, detail = row
+        if status == "stale":
+            findings.append(
+                Finding("warn", f"view {name}", "its definition has changed", f"Run headwater rebuild {name}.")
+            )
+        elif parked:
+            findings.append(
+                Finding("warn", f"view {name}", f"{parked} events are parked", f"Run headwater parked --view {name}.")
+            )
+        elif state not in {"running", None, "released"}:
+            findings.append(Finding("warn", f"view {name}", f"{state}: {detail}", "Mend the cause; it goes on by itself."))
+        else:
+            findings.append(Finding("ok", f"view {name}", f"{behind:,} events behind"))
+    return findings
+
+
+ViewRow = tuple[str, str, str, int, int, int, str | None, str | None, str | None]
+
+
+async def view_rows(operator: Database, views: Mapping[str, StoredView]) -> list[ViewRow]:
+    """Each view: name, kind, status, position, events behind, parked, state, who drives it, detail.
+
+    Events behind are counted up to a million.
+    """
+    rows: list[ViewRow] = []
+    async with operator.connection() as connection:
+        _, safe = await _row(connection, "health.positions")
+        cursor = await connection.execute(SQL["health.views"])
+        for view, kind, fingerprint, position, holder, state, detail, driven, parked in await cursor.fetchall():
+            known = views.get(view)
+            status = "unknown" if known is None else "current"
+            if known is not None and known.definition.fingerprint != fingerprint:
+                status = "stale"
+            (behind,) = await _row(connection, "health.behind", {"after": position, "upto": safe})
+            rows.append(
+                (view, kind, status, position, behind, parked, state if driven else None, holder if driven else None, detail)
+            )
+    return rows
+
+
+async def metrics_text(operator: Database) -> str:
+    """Metrics of the log and its views in Prometheus's text format."""
+    lines: list[str] = []
+
+    def metric(name: str, about: str, samples: list[tuple[dict[str, str], float]]) -> None:
+        lines.extend([f"# HELP headwater_{name} {about}", f"# TYPE headwater_{name} gauge"])
+        for labels, value in samples:
+            inside = ",".join(f'{k}="{_escaped(v)}"' for k, v in labels.items())
+            lines.append(f"headwater_{name}{{{inside}}} {value:g}" if inside else f"headwater_{name} {value:.16g}")
+
+    rows = await view_rows(operator, {})
+    async with operator.connection() as connection:
+        drawn, safe = await _row(connection, "health.positions")
+        (relays,) = await _row(connection, "health.relays")
+        cursor = await connection.execute(SQL["health.appenders"])
+        appenders = await cursor.fetchall()
+        _, snapshot_seconds = await _row(connection, "health.oldest_snapshot")
+    metric("drawn_position", "The last position drawn.", [({}, drawn)])
+    metric("safe_position", "The published watermark.", [({}, safe)])
+    metric("relays", "Relays alive.", [({}, relays)])
+    metric("oldest_snapshot_seconds", "Age of the oldest snapshot held.", [({}, snapshot_seconds)])
+    metric(
+        "appender_age_seconds",
+        "Age of each open transaction that has appended and so holds readers back.",
+        [({"pid": str(a[0] or ""), "gid": a[1] or "", "state": a[2]}, a[3] or 0) for a in appenders],
+    )
+    metric("view_behind_events", "Published events that a view has not applied.", [({"view": r[0]}, r[4]) for r in rows])
+    metric("view_parked_events", "Events that a view has parked.", [({"view": r[0]}, r[5]) for r in rows])
+    metric("view_driven", "Whether a relay drives the view.", [({"view": r[0]}, float(r[7] is not None)) for r in rows])
+    return "\n".join(lines)
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
+async def _row(connection: Connection, statement: str, parameters: dict[str, Any] | None = None) -> Any:
+    row = await (await connection.execute(SQL[statement], parameters or {})).fetchone()
+    assert row is not None
+    return row

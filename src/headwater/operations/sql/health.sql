@@ -1,0 +1,65 @@
+-- name: views
+SELECT v.view, v.kind, v.fingerprint, c.position, l.holder, l.state, l.detail,
+       coalesce(l.expires_at > clock_timestamp(), false) AS driven,
+       (SELECT count(*) FROM headwater.parked AS p WHERE p.view = v.view AND p.status = 'parked') AS parked
+FROM headwater.views AS v
+JOIN headwater.checkpoints AS c USING (view)
+LEFT JOIN headwater.leases AS l ON l.name = v.view
+ORDER BY v.view
+
+-- name: behind
+SELECT count(*)::int FROM (
+  SELECT 1 FROM headwater.events WHERE position > %(after)s AND position <= %(upto)s LIMIT 1000000) AS waiting
+
+-- name: parked
+SELECT p.view, p.position, p.tenant, p.keys, p.reason, p.culprit, p.status, p.parked_at
+FROM headwater.parked AS p
+WHERE (%(view)s::text IS NULL OR p.view = %(view)s)
+ORDER BY p.view, p.position
+LIMIT %(limit)s
+
+-- name: event
+SELECT to_jsonb(e) FROM headwater.events AS e WHERE e.position = %(position)s
+
+-- name: sequence
+SELECT seqcache, seqincrement, seqcycle,
+       EXISTS (SELECT FROM pg_depend AS d WHERE d.classid = 'pg_class'::regclass
+               AND d.objid = s.seqrelid AND d.deptype IN ('a', 'i') AND d.refclassid = 'pg_class'::regclass)
+FROM pg_sequence AS s WHERE s.seqrelid = 'headwater.position_seq'::regclass
+
+-- name: positions
+SELECT (SELECT last_value - (NOT is_called)::int FROM headwater.position_seq),
+       (SELECT last_value - (NOT is_called)::int FROM headwater.safe)
+
+-- name: appenders
+SELECT pid, gid, state, age_seconds, idle_seconds, application_name, login::text FROM headwater.appenders()
+
+-- name: limits
+SELECT idle_append_seconds FROM headwater.log
+
+-- name: relays
+SELECT count(*)::int FROM headwater.leases WHERE name LIKE 'relay/%%' AND expires_at > clock_timestamp()
+
+-- name: blocks
+SELECT count(*)::int FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
+WHERE i.inhparent = 'headwater.events'::regclass
+  AND substr(c.relname, 8)::bigint > headwater.block_of(clock_timestamp())
+
+-- name: signal
+SELECT pg_has_role('headwater_owner', 'pg_signal_backend', 'MEMBER') AND pg_has_role('headwater_owner', 'pg_read_all_stats', 'MEMBER')
+
+-- name: bypassing
+SELECT r.rolname FROM pg_roles AS r
+WHERE (r.rolsuper OR r.rolbypassrls) AND (r.rolname LIKE 'headwater\_%%'
+  OR EXISTS (SELECT FROM pg_auth_members AS m JOIN pg_roles AS g ON g.oid = m.roleid
+             WHERE m.member = r.oid AND g.rolname IN ('headwater_app', 'headwater_relay', 'headwater_operator') AND NOT r.rolsuper))
+
+-- name: unforced
+SELECT n.nspname || '.' || c.relname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+WHERE n.nspname IN ('headwater', 'headwater_views') AND c.relkind IN ('r', 'p')
+  AND EXISTS (SELECT FROM pg_attribute AS a WHERE a.attrelid = c.oid AND a.attname = 'tenant' AND NOT a.attisdropped)
+  AND NOT (c.relrowsecurity AND c.relforcerowsecurity)
+
+-- name: oldest_snapshot
+SELECT coalesce(max(age(backend_xmin)), 0)::bigint, coalesce(extract(epoch FROM max(clock_timestamp() - xact_start) FILTER (WHERE backend_xmin IS NOT NULL)), 0)::float8
+FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
