@@ -63,13 +63,15 @@ def _versions() -> list[int]:
 def _serve(version: int, settings: dict[str, str]) -> Iterator[TestServer]:
     binaries = Binaries.from_wheel() if version == 18 else Binaries.at(DEBIAN_15)
     with tempfile.TemporaryDirectory(prefix="headwater-test-") as folder:
-        os.chmod(folder, 0o711)
+        Path(folder).chmod(0o711)
         postgres = EmbeddedPostgres(Path(folder) / "postgres", binaries=binaries, settings=settings)
         postgres.start()
         try:
             server = TestServer(postgres, version)
             with psycopg.connect(postgres.url(), autocommit=True) as connection:
-                connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(server.template)))
+                connection.execute(
+                    sql.SQL("CREATE DATABASE {}").format(sql.Identifier(server.template))
+                )
             admin_url = postgres.url(server.template)
             asyncio.run(migrate(admin_url))
             asyncio.run(create_login(admin_url, LOGIN, database_owner=True))
@@ -126,10 +128,14 @@ def _cloned(server: TestServer) -> Iterator[TestDatabase]:
             )
         )
         connection.execute(
-            sql.SQL("GRANT CREATE ON DATABASE {} TO headwater_app, headwater_owner").format(sql.Identifier(name))
+            sql.SQL("GRANT CREATE ON DATABASE {} TO headwater_app, headwater_owner").format(
+                sql.Identifier(name)
+            )
         )
     try:
         yield TestDatabase(server, name)
     finally:
         with psycopg.connect(server.postgres.url(), autocommit=True) as connection:
-            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+            connection.execute(
+                sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name))
+            )

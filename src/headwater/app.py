@@ -60,9 +60,9 @@ class FoldView(Generic[D]):
         KeyParked, TokenError.
         """
         _, rows = await self._app.reader.rows(
-            sql.SQL("SELECT document::text FROM {} WHERE tenant = %(tenant)s AND key = %(key)s").format(
-                sql.Identifier("headwater_views", self.name)
-            ),
+            sql.SQL(
+                "SELECT document::text FROM {} WHERE tenant = %(tenant)s AND key = %(key)s"
+            ).format(sql.Identifier("headwater_views", self.name)),
             {"tenant": self._app.tenant_of(tenant), "key": str(key)},
             views=[self.name],
             tenant=self._app.tenant_of(tenant),
@@ -152,12 +152,17 @@ class RowsView(Generic[R]):
     async def _group(self, parameters: dict[str, Any]) -> str:
         """A key as parked events name it; the view's own columns say of what type its parts are."""
         names = [sql.Identifier("tenant"), *map(sql.Identifier, self.view.query.key)]
-        places = [sql.Placeholder("tenant"), *(sql.Placeholder(f"key_{n}") for n in range(1, len(names)))]
+        places = [
+            sql.Placeholder("tenant"),
+            *(sql.Placeholder(f"key_{n}") for n in range(1, len(names))),
+        ]
         statement = sql.SQL(
             "SELECT jsonb_build_array({names})::text FROM (SELECT {names} FROM {view} WHERE false "
             "UNION ALL SELECT {places}) AS one"
         ).format(
-            names=sql.SQL(", ").join(names), view=self._identifier, places=sql.SQL(", ").join(places)
+            names=sql.SQL(", ").join(names),
+            view=self._identifier,
+            places=sql.SQL(", ").join(places),
         )
         async with self._app.database().connection() as connection:
             row = await (await connection.execute(statement, parameters)).fetchone()
@@ -188,7 +193,9 @@ class RowsView(Generic[R]):
         whose = self._app.tenant_of(tenant)
         order = self.view.query.key or ("tenant",)
         _, rows = await self._app.reader.rows(
-            sql.SQL("SELECT {} FROM {} WHERE tenant = %(tenant)s ORDER BY {} LIMIT %(limit)s").format(
+            sql.SQL(
+                "SELECT {} FROM {} WHERE tenant = %(tenant)s ORDER BY {} LIMIT %(limit)s"
+            ).format(
                 self._columns, self._identifier, sql.SQL(", ").join(map(sql.Identifier, order))
             ),
             {"tenant": whose, "limit": limit},
@@ -312,7 +319,10 @@ class App:
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         running, self._running = self._running, None
         if running is not None:
@@ -321,7 +331,9 @@ class App:
     @property
     def _open(self) -> _Running:
         if self._running is None:
-            raise SettingError("The app is not open.", hint="Use `async with app:` around what needs it.")
+            raise SettingError(
+                "The app is not open.", hint="Use `async with app:` around what needs it."
+            )
         return self._running
 
     async def deploy(self) -> dict[str, Status]:
@@ -353,7 +365,8 @@ class App:
         """A view in its store, for operations. Raises UnknownView."""
         if (found := self._open.stored.get(view)) is None:
             raise UnknownView(
-                f"The app {self.name!r} has no view {view!r}.", hint=f"It has {', '.join(self.views) or 'none'}."
+                f"The app {self.name!r} has no view {view!r}.",
+                hint=f"It has {', '.join(self.views) or 'none'}.",
             )
         return found
 

@@ -108,7 +108,7 @@ class SchemaRefused(HeadwaterError):
 
 
 class SchemaChanged(HeadwaterError):
-    """This version of the event type is registered with another schema."""
+    """The version of the event type is registered with another schema."""
 
     code = "schema_changed"
 

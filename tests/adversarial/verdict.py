@@ -85,7 +85,9 @@ def _judge_sight(verdict: Verdict, committed: Sequence[Row], sight: Sight) -> No
             verdict.problems[kind] += [f"{sight.reader} {tuple(row)}" for row in rows]
     for (tenant, stream), versions in _versions(sight.rows).items():
         if versions != sorted(versions):
-            verdict.problems["versions"].append(f"{sight.reader} saw {tenant} {stream} out of order")
+            verdict.problems["versions"].append(
+                f"{sight.reader} saw {tenant} {stream} out of order"
+            )
 
 
 def _judge_versions(verdict: Verdict, committed: Sequence[Row]) -> None:

@@ -75,7 +75,11 @@ async def test_versions_are_dense_and_checked(app):
     with pytest.raises(errors.VersionConflict) as conflict:
         async with app.transaction() as connection:
             await Writer(connection, "main").append(Placed("1", Decimal(4)), expect=2)
-    assert (conflict.value.stream, conflict.value.actual, conflict.value.expected) == ("order/1", 3, 2)
+    assert (conflict.value.stream, conflict.value.actual, conflict.value.expected) == (
+        "order/1",
+        3,
+        2,
+    )
 
 
 async def test_one_callers_conflict_never_fails_another(app):
@@ -86,7 +90,11 @@ async def test_one_callers_conflict_never_fails_another(app):
     try:
         answers = await asyncio.gather(
             *(
-                shared.append(group_of("main", [Placed(str(n % 10), Decimal(n))], expect=n // 10 if n % 3 else 99))
+                shared.append(
+                    group_of(
+                        "main", [Placed(str(n % 10), Decimal(n))], expect=n // 10 if n % 3 else 99
+                    )
+                )
                 for n in range(100)
             ),
             return_exceptions=True,
@@ -117,7 +125,10 @@ async def test_a_key_returns_the_first_result_and_refuses_another_request(app):
     several = await append(1, "many", ("1", "2", "1"))
     repeated = await append(1, "many", ("1", "2", "1"))
     assert repeated.duplicate
-    assert (list(repeated.positions), list(repeated.versions)) == (list(several.positions), list(several.versions))
+    assert (list(repeated.positions), list(repeated.versions)) == (
+        list(several.positions),
+        list(several.versions),
+    )
 
 
 @pytest.mark.parametrize(
@@ -125,7 +136,11 @@ async def test_a_key_returns_the_first_result_and_refuses_another_request(app):
     [
         ("SELECT headwater.append('order/1', 'order.gone', '{}')", "HW003", "not registered"),
         ("SELECT headwater.append('order/1', 'order.placed', '{}')", "HW004", "order is missing"),
-        ("""SELECT headwater.append('order/1', 'order.placed', '{"order": 1, "total": 1}')""", "HW004", "order"),
+        (
+            """SELECT headwater.append('order/1', 'order.placed', '{"order": 1, "total": 1}')""",
+            "HW004",
+            "order",
+        ),
         (
             """SELECT headwater.append('order/1', 'order.placed', '{"order": "1", "total": "x"}')""",
             "HW004",
@@ -141,7 +156,11 @@ async def test_a_key_returns_the_first_result_and_refuses_another_request(app):
             "HW004",
             "at",
         ),
-        ("""SELECT headwater.append('order 1', 'order.placed', '{"order": "1", "total": 1}')""", "HW005", "malformed"),
+        (
+            """SELECT headwater.append('order 1', 'order.placed', '{"order": "1", "total": 1}')""",
+            "HW005",
+            "malformed",
+        ),
         (
             """SELECT headwater.append('order/2', 'order.placed', '{"order": "1", "total": 1}')""",
             "HW004",
@@ -174,7 +193,9 @@ async def test_plain_sql_is_refused_what_python_is_and_leaves_nothing(app, state
         assert cause.diag.message_hint
     async with app.transaction("main") as connection:
         for table in ("events", "streams"):
-            rows = await (await connection.execute(f"SELECT count(*) FROM headwater.{table}")).fetchone()
+            rows = await (
+                await connection.execute(f"SELECT count(*) FROM headwater.{table}")
+            ).fetchone()
             assert rows == (0,)
 
 
@@ -184,7 +205,9 @@ async def test_no_tenant_sees_anothers_events(database, app):
         async with app.transaction() as connection:
             await Writer(connection, tenant).append(Placed("1", Decimal(1)))
     async with app.transaction("a") as connection:
-        rows = await (await connection.execute("SELECT DISTINCT tenant FROM headwater.events")).fetchall()
+        rows = await (
+            await connection.execute("SELECT DISTINCT tenant FROM headwater.events")
+        ).fetchall()
     assert rows == [("a",)]
     async with app.connection() as connection:
         rows = await (await connection.execute("SELECT count(*) FROM headwater.events")).fetchall()
@@ -212,7 +235,11 @@ async def test_dates_are_checked_alike_everywhere(database, app):
            "2026-01-01T00:00:60Z", "0000-01-01T00:00:00Z", "2026-13-01T00:00:00Z", "2026-01-01T00:00:00+0530"]  # fmt: skip
     with database.admin() as admin:
         for text in good + bad:
-            (accepted,) = admin.execute("SELECT coalesce(headwater.is_date_time(%s), false)", [text]).fetchone()
+            (accepted,) = admin.execute(
+                "SELECT coalesce(headwater.is_date_time(%s), false)", [text]
+            ).fetchone()
             assert accepted == (text in good), text
     for text in good:
-        EventTypes([Placed]).named("order.placed").decode(f'{{"order":"1","total":1,"at":"{text}"}}')
+        EventTypes([Placed]).named("order.placed").decode(
+            f'{{"order":"1","total":1,"at":"{text}"}}'
+        )

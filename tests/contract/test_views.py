@@ -44,7 +44,9 @@ class ByStatus(msgspec.Struct):
 
 
 def shop(database, divisor="1"):
-    app = App("shop", events=[Placed, Voided], tenant="main", settings=Settings(database_url=database.url))
+    app = App(
+        "shop", events=[Placed, Voided], tenant="main", settings=Settings(database_url=database.url)
+    )
 
     @app.fold(key="order")
     def orders(state: Order, event: Placed | Voided) -> Order | None:
@@ -92,7 +94,9 @@ async def test_views_follow_the_log_and_are_verified(database):
                 assert verified.equal, verified
                 assert verified.summary == "equal"
             rows = await app.query(
-                "SELECT sum(orders)::int AS orders FROM headwater_views.sales", views=[sales], at_least=written.token
+                "SELECT sum(orders)::int AS orders FROM headwater_views.sales",
+                views=[sales],
+                at_least=written.token,
             )
             assert rows == [{"orders": 300}]
 
@@ -107,20 +111,27 @@ async def test_verify_finds_what_was_tampered_with(database):
             for view in (orders, sales, by_status):
                 await view.list(at_least=written.token)
         with database.admin() as admin:
-            admin.execute("""UPDATE headwater_views.orders__1 SET document = jsonb_set(document, '{total}', '"1000"') WHERE key = '3'""")
+            admin.execute(
+                """UPDATE headwater_views.orders__1 SET document = jsonb_set(document, '{total}', '"1000"') WHERE key = '3'"""
+            )
             admin.execute("DELETE FROM headwater_views.orders__1 WHERE key = '4'")
             columns = admin.execute(
                 "SELECT column_name FROM information_schema.columns WHERE table_name = 'sales__1' AND data_type = 'bigint'"
             ).fetchall()
-            admin.execute(f"UPDATE headwater_views.sales__1 SET {columns[0][0]} = {columns[0][0]} + 1")
+            admin.execute(
+                f"UPDATE headwater_views.sales__1 SET {columns[0][0]} = {columns[0][0]} + 1"
+            )
         verified = await app.stored("orders").verify()
-        assert {(d.key, d.stored is None) for d in verified.differences} == {("3", False), ("4", True)}
+        assert {(d.key, d.stored is None) for d in verified.differences} == {
+            ("3", False),
+            ("4", True),
+        }
         assert not (await app.stored("sales").verify()).equal
 
 
 async def test_a_fold_parks_the_key_and_replays_it(database):
     """Promise 6: a poisoned key delays no other; a read with a token names it."""
-    app, orders, sales, _ = shop(database)
+    app, orders, *_ = shop(database)
     async with app:
         await app.deploy()
         async with app.relay():
@@ -170,7 +181,9 @@ async def test_a_changed_definition_is_stale_until_rebuilt(database):
         async with changed.relay():
             assert (await sales.list(limit=1))[0].total == 1225
             await changed.stored("sales").rebuild()
-            assert (await sales.get(None, at_least=written.token, timeout_seconds=20)).total == Decimal("612.5")
+            assert (
+                await sales.get(None, at_least=written.token, timeout_seconds=20)
+            ).total == Decimal("612.5")
             await changed.stored("orders").rebuild()
             await sales.list(at_least=written.token, timeout_seconds=20)
             late = await changed.append(Placed("1", Decimal(1)))
@@ -201,7 +214,9 @@ async def test_tenants_do_not_see_each_other(database):
             assert (await orders.get("1", tenant="a", at_least=written.token)).total == 1
             assert (await orders.get("1", tenant="b", at_least=written.token)).total == 2
             assert (await sales.get("c", tenant="b", at_least=written.token)).total == 2
-            rows = await app.query("SELECT tenant FROM headwater_views.sales", views=[sales], tenant="a")
+            rows = await app.query(
+                "SELECT tenant FROM headwater_views.sales", views=[sales], tenant="a"
+            )
             assert rows == [{"tenant": "a"}]
 
 

@@ -30,7 +30,7 @@ class _EventMeta(StructMeta):
     """Takes ``type``, ``stream`` and ``version`` from the class line and checks them there."""
 
     def __new__(
-        mcls,  # noqa: N804
+        mcls,
         name: str,
         bases: tuple[type, ...],
         namespace: dict[str, Any],
@@ -51,10 +51,10 @@ class _EventMeta(StructMeta):
         return super().__new__(mcls, name, bases, namespace, **config)
 
 
-
 class Event(msgspec.Struct, metaclass=_EventMeta):
-    """A fact. Subclass with a stable type name and the stream that it belongs to:
+    """A fact.
 
+    Subclass with a stable type name and the stream that it belongs to:
     ``class Placed(Event, type="order.placed", stream="order/{order}")``
 
     Fields are typed; instances are immutable. A changed set of fields is a new ``version``.

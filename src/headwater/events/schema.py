@@ -62,7 +62,9 @@ def _schema(info: inspect.Type, where: str) -> Schema:
         case inspect.ListType() | inspect.VarTupleType():
             items = _schema(info.item_type, f"{where}[]")
             return _limits(
-                {"type": "array", "items": items}, minItems=info.min_length, maxItems=info.max_length
+                {"type": "array", "items": items},
+                minItems=info.min_length,
+                maxItems=info.max_length,
             )
         case inspect.DictType(key_type=inspect.StrType(), min_length=None, max_length=None):
             values = _schema(info.value_type, f"{where}{{}}")

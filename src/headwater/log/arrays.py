@@ -86,14 +86,13 @@ class BinaryArrayDumper(Dumper):
     """Hands a ``BinaryArray`` to libpq as it is, typed by its element."""
 
     format = Format.BINARY
-    _by_oid: ClassVar[dict[int, type[BinaryArrayDumper]]] = {}
+    by_oid: ClassVar[dict[int, type[BinaryArrayDumper]]] = {}
 
-    def get_key(self, obj: Any, format: Any) -> Any:  # noqa: A002 - psycopg's name
+    def get_key(self, obj: Any, format: Any) -> Any:  # noqa: A002, ARG002 - psycopg's names
         return (self.cls, obj.element)
 
-    def upgrade(self, obj: Any, format: Any) -> BinaryArrayDumper:  # noqa: A002
-        dumper = type(self)._by_oid[obj.element](self.cls)
-        return dumper
+    def upgrade(self, obj: Any, format: Any) -> BinaryArrayDumper:  # noqa: A002, ARG002
+        return type(self).by_oid[obj.element](self.cls)
 
     def dump(self, obj: Any) -> bytes:
         packed: bytes = obj.packed
@@ -101,7 +100,9 @@ class BinaryArrayDumper(Dumper):
 
 
 for _element, _array in _ARRAY_OF.items():
-    BinaryArrayDumper._by_oid[_element] = type(f"Array{_array}Dumper", (BinaryArrayDumper,), {"oid": _array})
+    BinaryArrayDumper.by_oid[_element] = type(
+        f"Array{_array}Dumper", (BinaryArrayDumper,), {"oid": _array}
+    )
 
 
 def register(context: AdaptContext) -> None:

@@ -165,4 +165,13 @@ async def verify_login(url: str, role: Role) -> None:
             )
 
 
-__all__ = ["SQL", "Connection", "Database", "Role", "connect", "read_identity", "translate", "verify_login"]
+__all__ = [
+    "SQL",
+    "Connection",
+    "Database",
+    "Role",
+    "connect",
+    "read_identity",
+    "translate",
+    "verify_login",
+]

@@ -29,7 +29,20 @@ _metadata = msgspec.json.Decoder(dict)
 
 def recorded(types: EventTypes, row: StoredRow) -> Recorded[Event]:
     """A row of the log as a typed event. Raises UnknownEventType or msgspec.ValidationError."""
-    (position, tenant, stream, version, type_, schema_version, id_, recorded_at, occurred_at, data, meta, keys) = row
+    (
+        position,
+        tenant,
+        stream,
+        version,
+        type_,
+        schema_version,
+        id_,
+        recorded_at,
+        occurred_at,
+        data,
+        meta,
+        keys,
+    ) = row
     declared = types.named(type_)
     if declared.schema_version != schema_version:
         raise errors.UnknownEventType(
@@ -87,7 +100,12 @@ class LogReader:
         async with self._database.transaction(tenant) as connection:
             cursor = await connection.execute(
                 SQL["log.stream"],
-                {"tenant": tenant, "stream": stream, "after_version": after_version, "max_rows": max_rows},
+                {
+                    "tenant": tenant,
+                    "stream": stream,
+                    "after_version": after_version,
+                    "max_rows": max_rows,
+                },
                 binary=True,
             )
             return [recorded(self._types, row) for row in await cursor.fetchall()]
@@ -131,7 +149,9 @@ class LogReader:
             }
             if tenant is None:
                 return await _fetch(connection, parameters), upto
-            async with connection.transaction():  # READ COMMITTED: the statement has its own snapshot
+            async with (
+                connection.transaction()
+            ):  # READ COMMITTED: the statement has its own snapshot
                 await connection.execute(SQL["log.set_tenant"], {"tenant": tenant})
                 return await _fetch(connection, parameters), upto
 

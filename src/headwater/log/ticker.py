@@ -90,7 +90,9 @@ class Ticker:
         holders = frozenset(row[0] for row in await cursor.fetchall())
         decided = generations.observe(drawn, holders)
         if decided is not None:
-            await self._connection.execute(SQL["ticker.publish"], {"decided": decided}, prepare=True)
+            await self._connection.execute(
+                SQL["ticker.publish"], {"decided": decided}, prepare=True
+            )
         return decided is not None or not generations.settled
 
     async def _value(self, statement: str) -> int:

@@ -269,7 +269,11 @@ async def _call(connection: Connection, groups: Sequence[Group]) -> _Appended:
         "occurred_at": _sparse(groups, "occurred_at", arrays.instant_array),
         "schema_versions": arrays.int_array(value for g in groups for value in g.schema_versions),
         "idempotency_keys": msgspec.json.encode(
-            {str(n): g.idempotency_key for n, g in enumerate(groups) if g.idempotency_key is not None}
+            {
+                str(n): g.idempotency_key
+                for n, g in enumerate(groups)
+                if g.idempotency_key is not None
+            }
         ).decode(),
     }
     cursor = await connection.execute(SQL["log.append_groups"], parameters, binary=True)
@@ -294,8 +298,9 @@ class _Waiting:
 
 
 class SharedCommits:
-    """Appends made outside a caller's transaction, coalesced: callers that come while a commit is
-    under way share the next one. Each is answered after its own events are durable, and one
+    """Coalesces appends made outside a caller's transaction.
+
+    Callers that come while a commit is under way share the next one. Each is answered after its own events are durable, and one
     caller's refusal never fails another's.
     """
 
@@ -366,7 +371,9 @@ class SharedCommits:
             else:
                 async with connection.transaction():
                     for _, group in sorted(by_tenant.items()):
-                        answers += _answers(group, await _call(connection, [w.group for w in group]))
+                        answers += _answers(
+                            group, await _call(connection, [w.group for w in group])
+                        )
         for waiting, answer in answers:
             _resolve(waiting, answer)
 

@@ -58,11 +58,21 @@ async def _appenders(connection: Connection) -> list[Finding]:
     cursor = await connection.execute(SQL["health.appenders"])
     findings = []
     for pid, gid, state, age, idle, name, login in await cursor.fetchall():
-        who = f"prepared transaction {gid!r}" if gid else f"process {pid} ({name or 'unnamed'}, login {login})"
+        who = (
+            f"prepared transaction {gid!r}"
+            if gid
+            else f"process {pid} ({name or 'unnamed'}, login {login})"
+        )
         what = f"{who} appended {age or 0:.0f} s ago and has not ended ({state})"
         stalled = gid is not None or (idle or 0) > limit / 2 or (age or 0) > 60
-        remedy = f"ROLLBACK PREPARED '{gid}' or COMMIT it." if gid else f"It is ended when idle for {limit} s."
-        findings.append(Finding("warn" if stalled else "ok", "appenders", what, remedy if stalled else None))
+        remedy = (
+            f"ROLLBACK PREPARED '{gid}' or COMMIT it."
+            if gid
+            else f"It is ended when idle for {limit} s."
+        )
+        findings.append(
+            Finding("warn" if stalled else "ok", "appenders", what, remedy if stalled else None)
+        )
     return findings or [Finding("ok", "appenders", "no open transaction holds readers back")]
 
 
@@ -70,7 +80,12 @@ async def _relays(connection: Connection) -> Finding:
     (relays,) = await _row(connection, "health.relays")
     if relays:
         return Finding("ok", "relays", f"{relays} alive")
-    return Finding("warn", "relays", "no relay is alive: nothing is published, views stand still", "Run headwater up.")
+    return Finding(
+        "warn",
+        "relays",
+        "no relay is alive: nothing is published, views stand still",
+        "Run headwater up.",
+    )
 
 
 async def _blocks(connection: Connection) -> Finding:
@@ -78,13 +93,20 @@ async def _blocks(connection: Connection) -> Finding:
     if ahead:
         return Finding("ok", "blocks", f"{ahead} attached ahead")
     return Finding(
-        "fail", "blocks", "no block of positions is attached for the coming months", "Run headwater up; it attaches them."
+        "fail",
+        "blocks",
+        "no block of positions is attached for the coming months",
+        "Run headwater up; it attaches them.",
     )
 
 
 async def _security(connection: Connection) -> Finding:
-    bypassing = [row[0] for row in await (await connection.execute(SQL["health.bypassing"])).fetchall()]
-    unforced = [row[0] for row in await (await connection.execute(SQL["health.unforced"])).fetchall()]
+    bypassing = [
+        row[0] for row in await (await connection.execute(SQL["health.bypassing"])).fetchall()
+    ]
+    unforced = [
+        row[0] for row in await (await connection.execute(SQL["health.unforced"])).fetchall()
+    ]
     if bypassing:
         return Finding(
             "fail",
@@ -94,7 +116,10 @@ async def _security(connection: Connection) -> Finding:
         )
     if unforced:
         return Finding(
-            "fail", "security", f"row-level security is not forced on {', '.join(unforced)}", "Run headwater init."
+            "fail",
+            "security",
+            f"row-level security is not forced on {', '.join(unforced)}",
+            "Run headwater init.",
         )
     return Finding("ok", "security", "row-level security is forced on all tenants' tables")
 
@@ -129,14 +154,31 @@ async def _views(operator: Database, views: Mapping[str, StoredView]) -> list[Fi
         name, _, status, _, behind, parked, state, _, detail = row
         if status == "stale":
             findings.append(
-                Finding("warn", f"view {name}", "its definition has changed", f"Run headwater rebuild {name}.")
+                Finding(
+                    "warn",
+                    f"view {name}",
+                    "its definition has changed",
+                    f"Run headwater rebuild {name}.",
+                )
             )
         elif parked:
             findings.append(
-                Finding("warn", f"view {name}", f"{parked} events are parked", f"Run headwater parked --view {name}.")
+                Finding(
+                    "warn",
+                    f"view {name}",
+                    f"{parked} events are parked",
+                    f"Run headwater parked --view {name}.",
+                )
             )
         elif state not in {"running", None, "released"}:
-            findings.append(Finding("warn", f"view {name}", f"{state}: {detail}", "Mend the cause; it goes on by itself."))
+            findings.append(
+                Finding(
+                    "warn",
+                    f"view {name}",
+                    f"{state}: {detail}",
+                    "Mend the cause; it goes on by itself.",
+                )
+            )
         else:
             findings.append(Finding("ok", f"view {name}", f"{behind:,} events behind"))
     return findings
@@ -154,14 +196,34 @@ async def view_rows(operator: Database, views: Mapping[str, StoredView]) -> list
     async with operator.connection() as connection:
         _, safe = await _row(connection, "health.positions")
         cursor = await connection.execute(SQL["health.views"])
-        for view, kind, fingerprint, position, holder, state, detail, driven, parked in await cursor.fetchall():
+        for (
+            view,
+            kind,
+            fingerprint,
+            position,
+            holder,
+            state,
+            detail,
+            driven,
+            parked,
+        ) in await cursor.fetchall():
             known = views.get(view)
             status = "unknown" if known is None else "current"
             if known is not None and known.definition.fingerprint != fingerprint:
                 status = "stale"
             (behind,) = await _row(connection, "health.behind", {"after": position, "upto": safe})
             rows.append(
-                (view, kind, status, position, behind, parked, state if driven else None, holder if driven else None, detail)
+                (
+                    view,
+                    kind,
+                    status,
+                    position,
+                    behind,
+                    parked,
+                    state if driven else None,
+                    holder if driven else None,
+                    detail,
+                )
             )
     return rows
 
@@ -174,7 +236,11 @@ async def metrics_text(operator: Database) -> str:
         lines.extend([f"# HELP headwater_{name} {about}", f"# TYPE headwater_{name} gauge"])
         for labels, value in samples:
             inside = ",".join(f'{k}="{_escaped(v)}"' for k, v in labels.items())
-            lines.append(f"headwater_{name}{{{inside}}} {value:g}" if inside else f"headwater_{name} {value:.16g}")
+            lines.append(
+                f"headwater_{name}{{{inside}}} {value:g}"
+                if inside
+                else f"headwater_{name} {value:.16g}"
+            )
 
     rows = await view_rows(operator, {})
     async with operator.connection() as connection:
@@ -190,11 +256,26 @@ async def metrics_text(operator: Database) -> str:
     metric(
         "appender_age_seconds",
         "Age of each open transaction that has appended and so holds readers back.",
-        [({"pid": str(a[0] or ""), "gid": a[1] or "", "state": a[2]}, a[3] or 0) for a in appenders],
+        [
+            ({"pid": str(a[0] or ""), "gid": a[1] or "", "state": a[2]}, a[3] or 0)
+            for a in appenders
+        ],
     )
-    metric("view_behind_events", "Published events that a view has not applied.", [({"view": r[0]}, r[4]) for r in rows])
-    metric("view_parked_events", "Events that a view has parked.", [({"view": r[0]}, r[5]) for r in rows])
-    metric("view_driven", "Whether a relay drives the view.", [({"view": r[0]}, float(r[7] is not None)) for r in rows])
+    metric(
+        "view_behind_events",
+        "Published events that a view has not applied.",
+        [({"view": r[0]}, r[4]) for r in rows],
+    )
+    metric(
+        "view_parked_events",
+        "Events that a view has parked.",
+        [({"view": r[0]}, r[5]) for r in rows],
+    )
+    metric(
+        "view_driven",
+        "Whether a relay drives the view.",
+        [({"view": r[0]}, float(r[7] is not None)) for r in rows],
+    )
     return "\n".join(lines)
 
 
@@ -202,7 +283,9 @@ def _escaped(value: str) -> str:
     return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
-async def _row(connection: Connection, statement: str, parameters: dict[str, Any] | None = None) -> Any:
+async def _row(
+    connection: Connection, statement: str, parameters: dict[str, Any] | None = None
+) -> Any:
     row = await (await connection.execute(SQL[statement], parameters or {})).fetchone()
     assert row is not None
     return row

@@ -81,17 +81,25 @@ async def create_login(admin_url: str, login: str, *, database_owner: bool = Fal
     with translated():
         connection = await AsyncConnection.connect(admin_url, autocommit=True, connect_timeout=10)
     async with connection:
-        row = await (await connection.execute(SQL["migrate.login_exists"], {"login": login})).fetchone()
+        row = await (
+            await connection.execute(SQL["migrate.login_exists"], {"login": login})
+        ).fetchone()
         if row is None:
             await connection.execute(
-                sql.SQL("CREATE ROLE {} LOGIN NOINHERIT NOSUPERUSER NOBYPASSRLS").format(sql.Identifier(login))
+                sql.SQL("CREATE ROLE {} LOGIN NOINHERIT NOSUPERUSER NOBYPASSRLS").format(
+                    sql.Identifier(login)
+                )
             )
         await connection.execute(
-            sql.SQL("GRANT headwater_app, headwater_relay, headwater_operator TO {}").format(sql.Identifier(login))
+            sql.SQL("GRANT headwater_app, headwater_relay, headwater_operator TO {}").format(
+                sql.Identifier(login)
+            )
         )
         if database_owner:
             database = sql.Identifier(connection.info.dbname)
-            await connection.execute(sql.SQL("GRANT CREATE ON DATABASE {} TO headwater_app").format(database))
+            await connection.execute(
+                sql.SQL("GRANT CREATE ON DATABASE {} TO headwater_app").format(database)
+            )
 
 
 async def _ledger(connection: AsyncConnection) -> dict[int, str]:
@@ -99,7 +107,7 @@ async def _ledger(connection: AsyncConnection) -> dict[int, str]:
     if exists is None or exists[0] is None:
         return {}
     cursor = await connection.execute(SQL["migrate.ledger"])
-    return {number: checksum for number, checksum in await cursor.fetchall()}
+    return dict(await cursor.fetchall())
 
 
 async def _apply(connection: AsyncConnection, migration: Migration) -> None:
@@ -109,10 +117,15 @@ async def _apply(connection: AsyncConnection, migration: Migration) -> None:
             await connection.execute(migration.statements.encode(), prepare=False)
             await connection.execute(
                 SQL["migrate.record"],
-                {"number": migration.number, "name": migration.name, "checksum": migration.checksum},
+                {
+                    "number": migration.number,
+                    "name": migration.name,
+                    "checksum": migration.checksum,
+                },
             )
     except psycopg.Error as error:
         raise MigrationError(
             f"Migration {migration.number:04}_{migration.name} failed: {error.diag.message_primary or error}.",
-            hint=error.diag.message_hint or "It left nothing behind; mend the cause and run it again.",
+            hint=error.diag.message_hint
+            or "It left nothing behind; mend the cause and run it again.",
         ) from error

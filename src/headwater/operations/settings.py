@@ -68,7 +68,8 @@ class Settings:
                 continue
             if (known := variables.get(variable)) is None:
                 raise SettingError(
-                    f"There is no setting {variable}.", hint=f"The settings are {', '.join(variables)}."
+                    f"There is no setting {variable}.",
+                    hint=f"The settings are {', '.join(variables)}.",
                 )
             values[known.name] = _CONVERT[known.name](text) if known.name in _CONVERT else text
         return Settings(**values)  # type: ignore[arg-type]
@@ -90,7 +91,9 @@ _CONVERT: dict[str, Callable[[str], object]] = {"home": Path, "pool_size": _posi
 class Server:
     """The Postgres of an installation: a URL, or the embedded server, made ready when first opened."""
 
-    def __init__(self, settings: Settings, on_progress: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self, settings: Settings, on_progress: Callable[[str], None] | None = None
+    ) -> None:
         self._settings = settings
         self._embedded: EmbeddedPostgres | None = None
         if not settings.database_url:
@@ -136,6 +139,10 @@ def _ensure_database(server: EmbeddedPostgres) -> None:
 
     with psycopg.connect(server.url(), autocommit=True) as connection:
         connection.execute("SELECT pg_advisory_lock(hashtextextended('headwater.database', 0))")
-        exists = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [EMBEDDED_DATABASE])
+        exists = connection.execute(
+            "SELECT 1 FROM pg_database WHERE datname = %s", [EMBEDDED_DATABASE]
+        )
         if exists.fetchone() is None:
-            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(EMBEDDED_DATABASE)))
+            connection.execute(
+                sql.SQL("CREATE DATABASE {}").format(sql.Identifier(EMBEDDED_DATABASE))
+            )

@@ -25,8 +25,9 @@ class _Waiter:
 
 
 class CheckpointWatch:
-    """Knows how far views are, as the database says. Checkpoints may go back when a view is rebuilt,
-    so nothing is remembered between waits.
+    """Knows how far views are, as the database says.
+
+    Checkpoints may go back when a view is rebuilt, so nothing is remembered between waits.
     """
 
     def __init__(self, database: Database) -> None:
@@ -88,7 +89,9 @@ class CheckpointWatch:
                 continue
             if position is None:
                 waiter.reached.set_exception(
-                    UnknownView(f"The view {waiter.view!r} is not deployed.", hint="Run headwater up.")
+                    UnknownView(
+                        f"The view {waiter.view!r} is not deployed.", hint="Run headwater up."
+                    )
                 )
             elif position >= waiter.position:
                 waiter.reached.set_result(None)

@@ -21,8 +21,7 @@ class Frontier:
 
     def reset(self, position: int) -> None:
         """Sets the position, lower too: the checkpoint of a view that may start over."""
-        if position < self.position:
-            self.position = position
+        self.position = min(self.position, position)
         self.advance(position)
 
     async def beyond(self, position: int) -> int:

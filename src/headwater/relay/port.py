@@ -23,7 +23,7 @@ class Batch:
     skipped: Mapping[int, str] = field(default_factory=dict)
 
 
-class CannotApply(Exception):  # noqa: N818 - a signal between target and relay, not an error of the API
+class CannotApply(Exception):
     """Applying a batch failed because of an event in it; ``position`` where the target knows which."""
 
     def __init__(self, reason: str, position: int | None = None) -> None:
@@ -66,8 +66,8 @@ class Target(Protocol):
         """
         ...
 
-    async def apply(self, batch: Batch) -> int:
-        """Applies a batch and moves the checkpoint in one atomic write; returns the events applied.
+    async def apply(self, batch: Batch) -> None:
+        """Applies a batch and moves the checkpoint in one atomic write.
 
         Raises CannotApply, LeaseLost, or what the store raises when it is at fault.
         """

@@ -24,6 +24,7 @@ from headwater.relay.port import Batch, CannotApply, Target
 
 _log = logging.getLogger("headwater.relay")
 
+
 @dataclass(frozen=True, slots=True)
 class Pace:
     """How a view is driven. Times in seconds; sizes in positions."""
@@ -42,7 +43,6 @@ class Progress:
     """What a runner has done, for people and metrics."""
 
     checkpoint: int = 0
-    events: int = 0
     batches: int = 0
     parked: int = 0
     failures: int = 0
@@ -90,15 +90,14 @@ class Runner:
         batch = await self._plan(checkpoint, safe)
         started = time.monotonic()
         try:
-            applied = await self.target.apply(batch)
+            await self.target.apply(batch)
         except CannotApply as failure:
             self.progress.failures += 1
             if failure.position is None and (narrowed := await self._narrower(batch)):
                 self._size = narrowed
                 return checkpoint
-            batch, applied = await self._decide(batch, failure)
+            batch = await self._decide(batch, failure)
         seconds = time.monotonic() - started
-        self.progress.events += applied
         self.progress.batches += 1
         self.progress.busy_seconds += seconds
         full = batch.upto < safe
@@ -129,49 +128,58 @@ class Runner:
         span = batch.upto - first + 1
         return span // 2 if span > 1 else None
 
-    async def _decide(self, batch: Batch, failure: CannotApply) -> tuple[Batch, int]:
+    async def _decide(self, batch: Batch, failure: CannotApply) -> Batch:
         """Retries the event at fault, then does with it what the view's policy says."""
         position = failure.position
         if position is None:
             position = await self.target.first_after(batch.after, batch.upto) or batch.upto
         # Up to just before the culprit everything can be applied, so it waits for nothing.
         if position - 1 > batch.after and failure.position is not None:
-            return (before := Batch(batch.after, position - 1)), await self.target.apply(before)
+            before = Batch(batch.after, position - 1)
+            await self.target.apply(before)
+            return before
         single = Batch(batch.after, position)
         calm = time.monotonic() - self._last_parked > self.pace.calm_seconds
         for attempt in range(self.pace.attempts if calm else 0):
             self._say("retrying", f"position {position}: {failure.reason}")
             await asyncio.sleep(self.pace.first_retry_seconds * 3**attempt)
             try:
-                return single, await self.target.apply(single)
+                await self.target.apply(single)
             except CannotApply as again:
                 failure = again
+            else:
+                return single
         return await self._set_aside(single, position, failure.reason)
 
-    async def _set_aside(self, single: Batch, position: int, reason: str) -> tuple[Batch, int]:
+    async def _set_aside(self, single: Batch, position: int, reason: str) -> Batch:
         policy = self.target.on_failure
         while policy == "stop":
             self._say("stopped", f"position {position}: {reason}")
             await asyncio.sleep(self.pace.longest_retry_seconds)
             try:
-                return single, await self.target.apply(single)
+                await self.target.apply(single)
             except CannotApply as again:
                 reason = again.reason
+            else:
+                return single
         marked = {position: reason}
         if policy == "park":
             single = Batch(single.after, single.upto, parked=marked)
         else:
             single = Batch(single.after, single.upto, skipped=marked)
-        applied = await self.target.apply(single)
+        await self.target.apply(single)
         self._last_parked = time.monotonic()
         self.progress.parked += policy == "park"
         _log.warning("%s: %s position %s: %s", self.target.name, policy, position, reason)
-        return single, applied
+        return single
 
     async def _wait_for_store(self, error: Exception, failures: int) -> None:
         """Backs off with jitter while the store is at fault; a view never gives up on its store."""
         brief = isinstance(error, psycopg.Error) and passing(error)
-        self._say("retrying", f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+        self._say(
+            "retrying",
+            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+        )
         seconds = min(self.pace.first_retry_seconds * 2**failures, self.pace.longest_retry_seconds)
         if not brief:
             _log.warning("%s: %s", self.target.name, self.standing.detail)

@@ -69,7 +69,11 @@ class Relay:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        names = [*self._driven, f"relay/{self.leases.holder}", *([_TICKER] if self._ticking else [])]
+        names = [
+            *self._driven,
+            f"relay/{self.leases.holder}",
+            *([_TICKER] if self._ticking else []),
+        ]
         await asyncio.gather(*(self._drop(name) for name in list(self._driven)))
         if tasks:
             with suppress(HeadwaterError, psycopg.Error):
@@ -93,7 +97,9 @@ class Relay:
             except (psycopg.Error, HeadwaterError, OSError) as error:
                 failures = failures + 1 if time.monotonic() - started < 10 else 1
                 first_line = str(error).partition("\n")[0]
-                _log.warning("%s: %s: %s", service.__name__.strip("_"), type(error).__name__, first_line)
+                _log.warning(
+                    "%s: %s: %s", service.__name__.strip("_"), type(error).__name__, first_line
+                )
                 await asyncio.sleep(min(0.05 * 2**failures, 5.0))
 
     def _connect(self, purpose: str) -> Coroutine[Any, Any, Connection]:
@@ -209,7 +215,9 @@ class Relay:
             cursor = await connection.execute(SQL["relay.end_idle"])
             for pid, idle_seconds in await cursor.fetchall():
                 _log.warning(
-                    "ended the transaction of process %s: it appended, then idled for %.0f s", pid, idle_seconds
+                    "ended the transaction of process %s: it appended, then idled for %.0f s",
+                    pid,
+                    idle_seconds,
                 )
             await asyncio.sleep(_WATCH_SECONDS)
 

@@ -22,8 +22,9 @@ from headwater.views.definition import Definition
 
 
 class Document(msgspec.Struct, frozen=True):
-    """The state that a fold keeps for one key. Every field has a default: that is the state before
-    the first event.
+    """The state that a fold keeps for one key.
+
+    Every field has a default: that is the state before the first event.
     """
 
     def but(self, **changes: Any) -> Self:
@@ -39,8 +40,9 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True)
 class Fold(Generic[D]):
-    """A fold's definition: for each key, ``evolve(state, event)`` gives the next state, None to
-    remove the document. A third parameter, where the function has one, receives the whole
+    """A fold's definition.
+
+    For each key, ``evolve(state, event)`` gives the next state, None to remove the document. A third parameter, where the function has one, receives the whole
     ``Recorded`` event. ``version`` is raised when code that ``evolve`` calls has changed.
     """
 
@@ -134,7 +136,7 @@ class Fold(Generic[D]):
         return (*fields, *(() if "key" in own else (Column("key", "text", "e.key"),)))
 
 
-class Failed(Exception):  # noqa: N818 - carries a culprit to the relay; never reaches users
+class Failed(Exception):
     """The fold's function raised at an event."""
 
     def __init__(self, position: int, reason: str) -> None:
@@ -166,7 +168,9 @@ def evolve_all(
         state = states.get(item.key)
         try:
             arguments = (initial if state is None else state, item.event)
-            changed = evolve(*arguments, item.recorded) if fold.takes_recorded else evolve(*arguments)
+            changed = (
+                evolve(*arguments, item.recorded) if fold.takes_recorded else evolve(*arguments)
+            )
             if changed is not None and type(changed) is not fold.state:
                 kind = type(changed).__name__
                 raise TypeError(f"the fold returned {kind}, not {fold.state.__name__} or None")  # noqa: TRY301

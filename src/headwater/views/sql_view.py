@@ -14,7 +14,13 @@ from headwater.events import EventTypes
 from headwater.relay import OnFailure
 from headwater.views.definition import Definition
 from headwater.views.fold import Fold
-from headwater.views.sql import DocumentSource, EventSource, IncrementalQuery, Source, parse_view_query
+from headwater.views.sql import (
+    DocumentSource,
+    EventSource,
+    IncrementalQuery,
+    Source,
+    parse_view_query,
+)
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,13 @@ class SqlView:
             "sql": " ".join(self.text.split()),
             "key": list(self.query.key),
             "columns": [
-                [reading.source.name, *([column.name, column.sql_type, column.expression] for column in reading.columns)]
+                [
+                    reading.source.name,
+                    *(
+                        [column.name, column.sql_type, column.expression]
+                        for column in reading.columns
+                    ),
+                ]
                 for reading in self.query.readings
             ],
             "float_tolerance": self.float_tolerance,

@@ -15,19 +15,23 @@ import msgspec
 from headwater.app import App
 from headwater.entrances.cli import output
 from headwater.entrances.cli.main import _run, cli, command, load_app
-from headwater.errors import InvalidEvent, SettingError
+from headwater.errors import InvalidEvent
 from headwater.log.database import SQL as LOG
 from headwater.log.reading import safe_position
 from headwater.log.ticker import Ticker
-from headwater.operations.health import Finding, examine
+from headwater.operations.health import ViewRow, examine, view_rows
 from headwater.operations.migrate import create_login, migrate
+
+_REPORT_SECONDS = 5
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 tenant_option = click.option("--tenant", help="The tenant; default the app's only one.")
 
 
 @cli.command()
-@click.option("--login", metavar="NAME", help="Also create this login, able to take Headwater's roles.")
+@click.option(
+    "--login", metavar="NAME", help="Also create this login, able to take Headwater's roles."
+)
 @click.pass_context
 def init(context: click.Context, login: str | None) -> None:
     """Create or upgrade the schema and its roles; register the app's events, create its views."""
@@ -48,7 +52,9 @@ async def _init(app_path: str | None, login: str | None) -> int:
             output.say("the schema is up to date")
         if login is not None:
             await create_login(server.admin_url, login, database_owner=True)
-            output.say(f"login {login}: may take headwater_app, headwater_relay and headwater_operator")
+            output.say(
+                f"login {login}: may take headwater_app, headwater_relay and headwater_operator"
+            )
             output.say(f"  give it a password with: ALTER ROLE {login} PASSWORD '...'")
         if app_path or app.settings.app:
             async with app:
@@ -65,24 +71,21 @@ async def up(app: App, only: Sequence[str]) -> int:
     """Drive the app's views until interrupted."""
     for view, status in (await app.deploy()).items():
         if status == "stale":
-            output.note(f"view {view} is stale: its definition has changed; run headwater rebuild {view}")
-    async with app.relay(*only) as relay:
+            output.note(
+                f"view {view} is stale: its definition has changed; run headwater rebuild {view}"
+            )
+    operator = app.database("headwater_operator")
+    async with app.relay(*only):
         output.say(f"driving {', '.join(only or app.views) or 'no views'}; stop with Ctrl-C")
-        with contextlib.suppress(asyncio.CancelledError):
-            seen = 0
-            while True:
-                await asyncio.sleep(5)
-                events = sum(progress.events for progress in relay.progress.values())
-                if events != seen:
-                    lag = relay.frontier.position
-                    output.note(
-                        "  ".join(
-                            f"{name} {progress.events:,} events, {max(lag - progress.checkpoint, 0):,} behind"
-                            for name, progress in sorted(relay.progress.items())
-                        )
-                    )
-                    seen = events
-    return 0
+        before: list[ViewRow] = []
+        while True:
+            await asyncio.sleep(_REPORT_SECONDS)
+            rows = await view_rows(operator, {})
+            if rows != before:
+                output.note(
+                    "  ".join(f"{row[0]}: {row[4]:,} behind, {row[5]:,} parked" for row in rows)
+                )
+                before = rows
 
 
 @command()
@@ -109,7 +112,9 @@ async def append(
     try:
         msgspec.json.decode(data)
     except msgspec.DecodeError as error:
-        raise InvalidEvent(f"The data is not JSON: {error}.", hint="Pass one JSON object, quoted.") from error
+        raise InvalidEvent(
+            f"The data is not JSON: {error}.", hint="Pass one JSON object, quoted."
+        ) from error
     async with app.transaction(tenant) as tx:
         cursor = await tx.connection.execute(
             LOG["log.append"],
@@ -141,7 +146,9 @@ _LOG_COLUMNS = ("position", "recorded", "tenant", "stream", "version", "type", "
 
 
 @command()
-@click.option("--after", type=int, default=None, help="Start after this position; default the last 20.")
+@click.option(
+    "--after", type=int, default=None, help="Start after this position; default the last 20."
+)
 @click.option("--type", "types", multiple=True, help="Only these types.")
 @click.option("--tenant", help="Only this tenant.")
 @click.option("--limit", type=click.IntRange(1, 100_000), default=20, show_default=True)
@@ -187,7 +194,12 @@ async def stream(
     """Show one stream's events."""
     whose = app.tenant_of(tenant)
     async with app.transaction(whose) as tx:
-        parameters = {"tenant": whose, "stream": stream_name, "after_version": after_version, "max_rows": limit}
+        parameters = {
+            "tenant": whose,
+            "stream": stream_name,
+            "after_version": after_version,
+            "max_rows": limit,
+        }
         rows = await (await tx.connection.execute(LOG["log.stream"], parameters)).fetchall()
     _print_events(rows, as_json=as_json)
     if not rows and not as_json:
@@ -201,10 +213,15 @@ def _print_events(rows: Sequence[tuple[Any, ...]], *, as_json: bool) -> None:
                  "occurred_at", "data", "metadata", "keys")  # fmt: skip
         for row in rows:
             record = dict(zip(names, row, strict=True))
-            record |= {"data": msgspec.Raw(row[9].encode()), "metadata": msgspec.Raw(row[10].encode())}
+            record |= {
+                "data": msgspec.Raw(row[9].encode()),
+                "metadata": msgspec.Raw(row[10].encode()),
+            }
             output.json({k: str(v) if isinstance(v, UUID) else v for k, v in record.items()})
     elif rows:
-        shown = [(str(r[0]), f"{r[7]:%Y-%m-%d %H:%M:%S}", r[1], r[2], r[3], r[4], r[9]) for r in rows]
+        shown = [
+            (str(r[0]), f"{r[7]:%Y-%m-%d %H:%M:%S}", r[1], r[2], r[3], r[4], r[9]) for r in rows
+        ]
         output.table(_LOG_COLUMNS, shown)
 
 
@@ -246,6 +263,3 @@ async def doctor(app: App, as_json: bool) -> int:
         rows = [(f.level, f.check, f.finding, f.remedy) for f in findings]
         output.table(("", "check", "finding", "what to do"), rows)
     return 1 if any(finding.level != "ok" for finding in findings) else 0
-
-
-__all__ = ["Finding", "SettingError"]

@@ -10,9 +10,9 @@ import asyncio
 import functools
 import importlib
 import logging
-import os
 import sys
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -39,7 +39,9 @@ def cli(context: click.Context, app_path: str | None) -> None:
     context.obj = app_path
 
 
-def command(*, app_needed: bool = False) -> Callable[[Callable[..., Awaitable[int | None]]], click.Command]:
+def command(
+    *, app_needed: bool = False
+) -> Callable[[Callable[..., Awaitable[int | None]]], click.Command]:
     """A command as an async function of (app, options), under the command's name and docstring.
 
     The app is opened around it; HeadwaterErrors become a message and an exit code.
@@ -58,7 +60,10 @@ def command(*, app_needed: bool = False) -> Callable[[Callable[..., Awaitable[in
 
 
 async def _opened(
-    run: Callable[..., Awaitable[int | None]], app_path: str | None, app_needed: bool, options: dict[str, Any]
+    run: Callable[..., Awaitable[int | None]],
+    app_path: str | None,
+    app_needed: bool,
+    options: dict[str, Any],
 ) -> int:
     app = load_app(app_path, needed=app_needed)
     async with app:
@@ -102,11 +107,13 @@ def load_app(path: str | None, *, needed: bool) -> App:
             )
         return App("headwater", settings=settings)
     module, _, name = where.partition(":")
-    sys.path.insert(0, os.getcwd())
+    sys.path.insert(0, str(Path.cwd()))
     try:
         found = getattr(importlib.import_module(module), name or "app")
     except (ImportError, AttributeError) as error:
-        raise SettingError(f"The app {where!r} cannot be loaded: {error}.", hint="Name it module:name.") from error
+        raise SettingError(
+            f"The app {where!r} cannot be loaded: {error}.", hint="Name it module:name."
+        ) from error
     if not isinstance(found, App):
         raise SettingError(f"{where!r} is not a headwater.App.", hint="Name the app's variable.")
     return found
@@ -114,7 +121,9 @@ def load_app(path: str | None, *, needed: bool) -> App:
 
 def main() -> None:
     """The entry point of the ``headwater`` command."""
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s", stream=sys.stderr)
+    logging.basicConfig(
+        level=logging.WARNING, format="%(asctime)s %(name)s %(message)s", stream=sys.stderr
+    )
     # The commands register themselves with the group above.
     importlib.import_module("headwater.entrances.cli.commands")
     importlib.import_module("headwater.entrances.cli.views")

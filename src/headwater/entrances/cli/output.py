@@ -10,17 +10,24 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+_NO_WRAP = 24
+
 _people = Console()
 _notes = Console(stderr=True)
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None) -> None:
+def table(
+    columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None
+) -> None:
     """Prints a table; numbers are right-aligned."""
     shown = [list(row) for row in rows]
     made = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
     for index, column in enumerate(columns):
         numeric = bool(shown) and all(isinstance(row[index], (int, float)) for row in shown)
-        made.add_column(column, justify="right" if numeric else "left", overflow="fold")
+        short = all(len(cell(row[index])) <= _NO_WRAP for row in shown)
+        made.add_column(
+            column, justify="right" if numeric else "left", overflow="fold", no_wrap=short
+        )
     for row in shown:
         made.add_row(*(cell(value) for value in row))
     _people.print(made)
@@ -42,13 +49,14 @@ def cell(value: Any) -> str:
 
 
 def say(text: str) -> None:
-    """Prints a line for people."""
-    _people.print(text, markup=False, highlight=False)
+    """Prints a line as it is."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
 
 
 def note(text: str) -> None:
     """Prints a line beside the output, such as progress or a warning."""
-    _notes.print(text, markup=False, highlight=False)
+    _notes.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def json(value: Any) -> None:
@@ -59,7 +67,13 @@ def json(value: Any) -> None:
 
 def progress_bar() -> Any:
     """A progress display on standard error, silent where that is no terminal."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     return Progress(
         TextColumn("{task.description}"),

@@ -24,7 +24,17 @@ async def views(app: App, as_json: bool) -> int:
     operator = app.database("headwater_operator")
     await operator.open()
     rows = await view_rows(operator, {name: app.stored(name) for name in app.views})
-    columns = ("view", "kind", "status", "position", "behind", "parked", "state", "driven_by", "detail")
+    columns = (
+        "view",
+        "kind",
+        "status",
+        "position",
+        "behind",
+        "parked",
+        "state",
+        "driven_by",
+        "detail",
+    )
     if as_json:
         output.json([output.as_record(columns, row) for row in rows])
     else:
@@ -70,7 +80,9 @@ async def verify(app: App, view: Sequence[str], as_json: bool) -> int:
     )
     for verified in results:
         for d in verified.differences:
-            output.say(f"{verified.view} {d.tenant} {d.key}: expected {d.expected}, stored {d.stored}")
+            output.say(
+                f"{verified.view} {d.tenant} {d.key}: expected {d.expected}, stored {d.stored}"
+            )
     return int(failed)
 
 
@@ -102,7 +114,9 @@ async def rebuild(app: App, view: str) -> int:
 @click.option("--view", help="Only this view.")
 @click.option("--show", type=int, metavar="POSITION", help="Show this event whole.")
 @click.option("--replay", is_flag=True, help="Apply the view's parked events again.")
-@click.option("--discard", type=int, multiple=True, metavar="POSITION", help="Give these events up.")
+@click.option(
+    "--discard", type=int, multiple=True, metavar="POSITION", help="Give these events up."
+)
 @click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True)
 @json_option
 async def parked(
@@ -136,7 +150,8 @@ async def parked(
         output.json([output.as_record(columns, row) for row in rows])
     elif rows:
         output.table(
-            columns[:-1], [[r[0], str(r[1]), r[2], ", ".join(r[3] or ["unknown"]), *r[4:7]] for r in rows]
+            columns[:-1],
+            [[r[0], str(r[1]), r[2], ", ".join(r[3] or ["unknown"]), *r[4:7]] for r in rows],
         )
     else:
         output.say("Nothing is parked.")

@@ -89,7 +89,9 @@ class PostgresDocuments(PostgresView, Generic[D]):
         await connection.execute(self._sql("create"))
         await self._secure(connection, self.table)
         await connection.execute(
-            template("publish", file="documents.sql").format(view=self._identifier(), table=self.table)
+            template("publish", file="documents.sql").format(
+                view=self._identifier(), table=self.table
+            )
         )
         for grant in ("grant_reading", "grant_keeping"):
             await connection.execute(
@@ -115,7 +117,7 @@ class PostgresDocuments(PostgresView, Generic[D]):
         self._parked = {(tenant, key) for _, tenant, keys, _ in held for key in keys or ()}
         self._parked_tenants = {tenant for _, tenant, keys, _ in held if keys is None}
 
-    async def apply(self, batch: Batch) -> int:
+    async def apply(self, batch: Batch) -> None:
         """Applies a batch of events; see Target."""
         assert self._connection is not None
         rows = await self._rows(self._connection, batch.after, batch.upto)
@@ -129,11 +131,8 @@ class PostgresDocuments(PostgresView, Generic[D]):
         async with self._batch(batch.after, batch.upto) as connection:
             await self._write(connection, work, batch.upto)
         self._remember(work)
-        return len(work.events)
 
-    async def _rows(
-        self, connection: Connection, after: int, upto: int
-    ) -> list[tuple[Any, ...]]:
+    async def _rows(self, connection: Connection, after: int, upto: int) -> list[tuple[Any, ...]]:
         statement = "recorded_events" if self._fold.takes_recorded else "events"
         cursor = await connection.execute(
             SQL[f"documents.{statement}"],
@@ -171,7 +170,9 @@ class PostgresDocuments(PostgresView, Generic[D]):
         declared = self._fold.types.named(type_)
         try:
             if declared.schema_version != schema_version:
-                raise CannotApply(f"{type_} is version {schema_version}, not {declared.schema_version}", position)
+                raise CannotApply(
+                    f"{type_} is version {schema_version}, not {declared.schema_version}", position
+                )
             event: Event = declared.decode(data)
             whole = None
             if self._fold.takes_recorded:
@@ -194,7 +195,9 @@ class PostgresDocuments(PostgresView, Generic[D]):
     async def _load(self, connection: Connection, keys: Sequence[Key]) -> None:
         if len(self._cache) + len(keys) > _CACHED_DOCUMENTS:
             self._cache.clear()
-        cursor = await connection.execute(self._sql("load"), _arrays(keys), binary=True, prepare=True)
+        cursor = await connection.execute(
+            self._sql("load"), _arrays(keys), binary=True, prepare=True
+        )
         self._cache.update(dict.fromkeys(keys))
         decode = self._decoder.decode
         for tenant, key, document in await cursor.fetchall():
@@ -252,7 +255,8 @@ class PostgresDocuments(PostgresView, Generic[D]):
         self._batches += 1
         if self._batches % _PRUNE_EVERY == 0:
             await connection.execute(
-                self._sql("prune_changes", self.changes), {"readers": [view.name for view in self._readers]}
+                self._sql("prune_changes", self.changes),
+                {"readers": [view.name for view in self._readers]},
             )
 
     def _remember(self, work: _Work) -> None:
@@ -271,14 +275,18 @@ class PostgresDocuments(PostgresView, Generic[D]):
             rows = await _scalar(connection, self._sql("rows"), {})
             aside = await self._not_applied(connection)
             given_up = {position for position, _, _, status in aside if status != "parked"}
-            parked = {(t, key) for _, t, keys, status in aside if status == "parked" for key in keys or ()}
+            parked = {
+                (t, key) for _, t, keys, status in aside if status == "parked" for key in keys or ()
+            }
             slices = rows // _VERIFIED_AT_ONCE + 1
             differences: list[Difference] = []
             for number in range(slices):
                 expected: dict[Key, D | None] = {}
                 after = 0
                 while True:
-                    first = await _scalar(connection, SQL["stored.first_after"], {"after": after, "upto": upto})
+                    first = await _scalar(
+                        connection, SQL["stored.first_after"], {"after": after, "upto": upto}
+                    )
                     if first is None:
                         break
                     end = min(upto, first + _READ_AT_ONCE - 1)
@@ -329,9 +337,15 @@ class PostgresDocuments(PostgresView, Generic[D]):
                 if place in parked or slice_of(place, part[1]) != part[0]:
                     continue
                 wanted = expected.pop(place, None)
-                if wanted is None or msgspec.json.decode(text) != msgspec.json.decode(_encode(wanted)):
-                    differences.append(Difference(tenant, key, _plain(wanted), msgspec.json.decode(text)))
-        differences += [Difference(*k, _plain(d), None) for k, d in expected.items() if d is not None]
+                if wanted is None or msgspec.json.decode(text) != msgspec.json.decode(
+                    _encode(wanted)
+                ):
+                    differences.append(
+                        Difference(tenant, key, _plain(wanted), msgspec.json.decode(text))
+                    )
+        differences += [
+            Difference(*k, _plain(d), None) for k, d in expected.items() if d is not None
+        ]
         return differences
 
     # Parked events -------------------------------------------------------------------------------
@@ -342,7 +356,9 @@ class PostgresDocuments(PostgresView, Generic[D]):
             await self._status(connection)
             await connection.execute(SQL["stored.disturb"], {"view": self.name})
             waiting = await (
-                await connection.execute(SQL["stored.parked_here"], {"view": self.name, "positions": None})
+                await connection.execute(
+                    SQL["stored.parked_here"], {"view": self.name, "positions": None}
+                )
             ).fetchall()
             wanted = {
                 (tenant, tuple(keys or ()))

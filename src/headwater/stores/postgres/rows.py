@@ -50,7 +50,9 @@ class PostgresRows(PostgresView):
         if self._documents is not None:
             await self._documents._status(connection)  # noqa: SLF001 - one room's own
             changes = self._documents.changes
-            documents = sql.SQL("(SELECT tenant, key, document AS data FROM {})").format(self._documents.table)
+            documents = sql.SQL("(SELECT tenant, key, document AS data FROM {})").format(
+                self._documents.table
+            )
         storage = Storage(self.name, f"{self.name}__{self._generation}")
         self._planned = await plan_sql_view(
             connection,
@@ -74,11 +76,15 @@ class PostgresRows(PostgresView):
         if self._documents is None:
             return await super().first_after(after, upto)
         async with self._database.connection() as connection:
-            statement = template("first_change", file="documents.sql").format(table=self._documents.changes)
-            row = await (await connection.execute(statement, {"after": after, "upto": upto})).fetchone()
+            statement = template("first_change", file="documents.sql").format(
+                table=self._documents.changes
+            )
+            row = await (
+                await connection.execute(statement, {"after": after, "upto": upto})
+            ).fetchone()
             return None if row is None else row[0]
 
-    async def apply(self, batch: Batch) -> int:
+    async def apply(self, batch: Batch) -> None:
         """Merges a batch; see Target."""
         if self._documents is not None:
             await self._wait_no_further(batch.upto)
@@ -91,11 +97,11 @@ class PostgresRows(PostgresView):
             for position, reason in aside.items():
                 status = "parked" if position in batch.parked else "skipped"
                 await self._set_aside(connection, position, keys[position], reason, status=status)
-        return min(batch.upto - batch.after, self.max_batch) - len(aside)
 
     async def _wait_no_further(self, upto: int) -> None:
-        """Refuses a batch beyond the documents. A fold that starts over takes this view with it in one
-        commit, so one that starts over after this check fails the batch's own first statement.
+        """Refuses a batch beyond the documents.
+
+        A fold that starts over takes this view with it in one commit, so one that starts over after this check fails the batch's own first statement.
         """
         assert self._connection is not None
         cursor = await self._connection.execute(SQL["stored.checkpoint"], {"view": self.follows})
@@ -118,14 +124,18 @@ class PostgresRows(PostgresView):
             await self._status(connection)
             upto = await self._checkpoint(connection)
             aside = await self._not_applied(connection)
-            parked = [key for _, _, keys, status in aside if status == "parked" for key in keys or ()]
+            parked = [
+                key for _, _, keys, status in aside if status == "parked" for key in keys or ()
+            ]
             parameters = {"upto": upto, "parked": [row[0] for row in aside], "parked_keys": parked}
             cursor = await connection.execute(self.plan.verify_count, parameters)
             counted = await cursor.fetchone()
             assert counted is not None
             rows, differing = counted
             cursor = await connection.execute(self.plan.verify, parameters | {"limit": limit})
-            differences = tuple(_difference(self._view.query.key, *row) for row in await cursor.fetchall())
+            differences = tuple(
+                _difference(self._view.query.key, *row) for row in await cursor.fetchall()
+            )
             if report is not None:
                 report(1, 1)
         return Verification(self.name, upto, rows, differing, differences, len(set(parked)))
@@ -136,7 +146,9 @@ class PostgresRows(PostgresView):
         assert row is not None
         position: int = row[0]
         if self._documents is not None:
-            cursor = await connection.execute(SQL["stored.checkpoint"], {"view": self._documents.name})
+            cursor = await connection.execute(
+                SQL["stored.checkpoint"], {"view": self._documents.name}
+            )
             source = await cursor.fetchone()
             if source is not None and source[0] != position:
                 raise NotCaughtUp(

@@ -11,7 +11,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
 
 import psycopg
 from psycopg import sql
@@ -164,7 +163,9 @@ class PostgresView(ABC):
                 if status == "stale"
                 else "Run headwater up or init.",
             )
-        cursor = await connection.execute(SQL["stored.take_over"], {"view": self.name, "fence": fence})
+        cursor = await connection.execute(
+            SQL["stored.take_over"], {"view": self.name, "fence": fence}
+        )
         row = await cursor.fetchone()
         if row is None:
             raise LeaseLost(f"Another relay drives {self.name!r}.")
@@ -182,7 +183,9 @@ class PostgresView(ABC):
     async def first_after(self, after: int, upto: int) -> int | None:
         """The first position of the source in (after, upto]."""
         async with self._database.connection() as connection:
-            cursor = await connection.execute(SQL["stored.first_after"], {"after": after, "upto": upto})
+            cursor = await connection.execute(
+                SQL["stored.first_after"], {"after": after, "upto": upto}
+            )
             row = await cursor.fetchone()
             return None if row is None else row[0]
 

@@ -1,0 +1,40 @@
+# Everything runs from a virtual environment that the first target makes. No servers are assumed: tests
+# and the demo start their own.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint bench run clean
+
+demo: $(VENV)/demo.stamp
+	$(BIN)/python -m examples.airport
+
+test: lint
+	$(BIN)/pytest -q
+
+lint: $(VENV)/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/dev.stamp
+	$(BIN)/python -m bench
+
+run: $(VENV)/demo.stamp
+	HEADWATER_APP=examples.airport.app:app HEADWATER_HOME=build/demo $(BIN)/headwater up
+
+clean:
+	rm -rf $(VENV) build
+
+$(VENV)/pip.stamp:
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/demo.stamp: $(VENV)/pip.stamp pyproject.toml
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[demo]'
+	touch $@
+
+$(VENV)/dev.stamp: $(VENV)/pip.stamp pyproject.toml
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@ $(VENV)/demo.stamp

@@ -1,0 +1,1 @@
+"""An airport's application: a year of New York flights, replayed into its tables and the log."""

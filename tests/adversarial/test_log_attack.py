@@ -1,0 +1,50 @@
+"""Promise 2, prefix-complete order, under everything at once.
+
+HEADWATER_ATTACK_EVENTS makes the attack longer, HEADWATER_ATTACK_SEED makes it another.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from attack import Attack, attach_block, enter_block, kill_connections
+
+pytestmark = [pytest.mark.postgres, pytest.mark.adversarial]
+
+EVENTS = int(os.environ.get("HEADWATER_ATTACK_EVENTS", "50000"))
+SEED = int(os.environ.get("HEADWATER_ATTACK_SEED", "1"))
+GIANT = 100_000
+
+
+def faults():
+    kills = [(share / 20, kill_connections(3)) for share in range(1, 20)]
+    return [*kills, (0.01, attach_block(5)), (0.3, enter_block(1)), (0.6, enter_block(5))]
+
+
+async def attack(database, *, events, giant):
+    """The attack, beside a write transaction that appends nothing and stays open all the while."""
+    with database.admin() as unrelated:
+        unrelated.execute("CREATE TABLE unrelated (n int)")
+        unrelated.execute("BEGIN")
+        unrelated.execute("INSERT INTO unrelated VALUES (1)")
+        run = Attack(SEED, database.url, database.admin_url, events, giant=giant, faults=faults())
+        verdict = await run.run()
+        unrelated.execute("COMMIT")
+    assert not verdict.kinds, f"seed {SEED}:\n{verdict}"
+    assert len(run.committed) >= events
+    assert min(run.ledger.deeds.values()) > 0
+    assert run.ticker_starts > run.tickers
+    return run
+
+
+async def test_every_reader_sees_every_event_once_in_order(database18):
+    run = await attack(database18, events=EVENTS + GIANT, giant=GIANT)
+    blocks = {row.position >> 40 for row in run.committed}
+    assert len(blocks) == 3
+
+
+async def test_so_on_every_supported_postgres(database):
+    if database.server.version == 18:
+        pytest.skip("the larger attack is on 18")
+    await attack(database, events=5_000, giant=1_000)
