@@ -105,7 +105,7 @@ class PythonReader(Reader):
     async def fetch(self) -> list[Row]:
         assert self.reader is not None
         events = await self.reader.read(self.cursor, max_rows=self.max_rows, tenant=self.tenant)
-        return [Row(e.position, e.tenant, e.stream, e.version, e.data.mark) for e in events]
+        return [Row(e.position, e.tenant, e.stream, e.version, e.event.mark) for e in events]
 
 
 @dataclass
@@ -116,8 +116,8 @@ class TailReader(Reader):
         async with pool(self.attack, self.tenant) as database:
             tail = LogReader(database, TYPES).tail(max_rows=self.max_rows, tenant=self.tenant)
             async for e in tail:
-                self.rows.append(Row(e.position, e.tenant, e.stream, e.version, e.data.mark))
-                if e.data.mark == self.attack.last_mark:
+                self.rows.append(Row(e.position, e.tenant, e.stream, e.version, e.event.mark))
+                if e.event.mark == self.attack.last_mark:
                     return
 
 

@@ -13,7 +13,6 @@ from headwater.events.relations import COMMON_COLUMNS, Column, Relation
 from headwater.views.sql import DocumentSource, EventSource
 
 SETUP = """
-CREATE ROLE headwater_app; CREATE ROLE headwater_relay; CREATE ROLE headwater_operator;
 CREATE SCHEMA headwater; CREATE SCHEMA headwater_views; CREATE SCHEMA shop;
 CREATE TABLE headwater.events (
     position bigint PRIMARY KEY, tenant text NOT NULL, stream text, version int, type text,

