@@ -49,16 +49,17 @@ BEGIN
                   at, as_text);
   END IF;
 
-  terms := ARRAY[format('jsonb_typeof(%s) = %L', at, CASE kind WHEN 'integer' THEN 'number' ELSE kind END)];
+  -- A number is looked at only where it is one: CASE, since AND promises no order.
+  IF kind IN ('integer', 'number') THEN
+    RETURN format('CASE WHEN jsonb_typeof(%1$s) = ''number'' THEN %2$s(%1$s)::numeric BETWEEN %3$s AND %4$s ELSE false END',
+      at, CASE kind WHEN 'integer' THEN format('(%s)::numeric %% 1 = 0 AND ', at) ELSE '' END,
+      coalesce(schema->>'minimum', CASE kind WHEN 'integer' THEN '-9223372036854775808' ELSE '-1.7e308' END)::numeric,
+      coalesce(schema->>'maximum', CASE kind WHEN 'integer' THEN '9223372036854775807' ELSE '1.7e308' END)::numeric);
+  END IF;
+  terms := ARRAY[format('jsonb_typeof(%s) = %L', at, kind)];
   CASE kind
     WHEN 'null', 'boolean' THEN
       NULL;
-    WHEN 'integer' THEN
-      terms := terms || format('(CASE WHEN jsonb_typeof(%1$s) = ''number'' THEN (%1$s)::numeric %% 1 = 0 AND (%1$s)::numeric BETWEEN %2$s AND %3$s END)',
-        at, coalesce(schema->>'minimum', '-9223372036854775808')::numeric, coalesce(schema->>'maximum', '9223372036854775807')::numeric);
-    WHEN 'number' THEN
-      terms := terms || format('(CASE WHEN jsonb_typeof(%1$s) = ''number'' THEN (%1$s)::numeric BETWEEN %2$s AND %3$s END)',
-        at, coalesce(schema->>'minimum', '-1.7e308')::numeric, coalesce(schema->>'maximum', '1.7e308')::numeric);
     WHEN 'string' THEN
       IF schema ? 'minLength' THEN
         terms := terms || format('length(%s) >= %s', as_text, (schema->>'minLength')::int);

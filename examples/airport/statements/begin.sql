@@ -1,0 +1,1 @@
+INSERT INTO airport.replay (days) VALUES (%(days)s) ON CONFLICT DO NOTHING

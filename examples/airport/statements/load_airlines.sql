@@ -1,0 +1,1 @@
+COPY airport.airlines FROM STDIN (FORMAT csv, HEADER, NULL 'NA')

@@ -1,0 +1,1 @@
+COPY airport.airports FROM STDIN (FORMAT csv, HEADER, NULL 'NA')

@@ -1,0 +1,1 @@
+COPY airport.planes FROM STDIN (FORMAT csv, HEADER, NULL 'NA')

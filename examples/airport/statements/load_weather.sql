@@ -1,0 +1,1 @@
+COPY airport.weather FROM STDIN (FORMAT csv, HEADER, NULL 'NA')
