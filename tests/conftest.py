@@ -139,3 +139,10 @@ def _cloned(server: TestServer) -> Iterator[TestDatabase]:
             connection.execute(
                 sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name))
             )
+
+
+@pytest.fixture
+def own_server() -> Iterator[TestDatabase]:
+    """A durable server of the test's own, which it may crash, with one migrated database."""
+    for server in _serve(18, {"shared_buffers": "64MB"}):
+        yield TestDatabase(server, server.template)

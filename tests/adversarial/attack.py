@@ -129,7 +129,9 @@ class Attack:
         self.all_published.set()
 
 
-async def _number(connection: psycopg.AsyncConnection[tuple[int]], statement: str, **parameters: int) -> int:
+async def _number(
+    connection: psycopg.AsyncConnection[tuple[int]], statement: str, **parameters: int
+) -> int:
     row = await (await connection.execute(statement, parameters)).fetchone()
     assert row is not None
     return row[0]
@@ -154,7 +156,9 @@ def attach_block(months: int) -> Fault:
     """A later month's block is attached under load, ahead of its time, as the relay does."""
 
     async def fault(attack: Attack) -> None:
-        async with await psycopg.AsyncConnection.connect(attack.admin_url, autocommit=True) as admin:
+        async with await psycopg.AsyncConnection.connect(
+            attack.admin_url, autocommit=True
+        ) as admin:
             await admin.execute("SET ROLE headwater_owner")
             await admin.execute(ATTACH, {"months": months})
 

@@ -47,7 +47,9 @@ class DurableLog:
         """From here on only a commit that asks for it is written; returns whom to kill."""
         with self.admin() as admin:
             admin.execute("CHECKPOINT")
-            (pid,) = admin.execute("SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'").fetchone()
+            (pid,) = admin.execute(
+                "SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'"
+            ).fetchone()
         os.kill(pid, signal.SIGSTOP)
         return pid
 

@@ -93,4 +93,10 @@ class PublishesInMemory(TickerDouble):
         self.published = decided
 
 
-BROKEN_TICKERS = (WaitsForNobody, HoldersBeforePosition, HoldersByPid, ReadsAhead, PublishesInMemory)
+BROKEN_TICKERS = (
+    WaitsForNobody,
+    HoldersBeforePosition,
+    HoldersByPid,
+    ReadsAhead,
+    PublishesInMemory,
+)

@@ -61,7 +61,7 @@ class Scene:
         await session.execute("BEGIN")
         await session.execute(SET_TENANT, {"tenant": "main"})
         for mark in marks:
-            await session.execute(APPEND, {"line": mark, "mark": mark})
+            await session.execute(APPEND, {"line": mark.replace(" ", "-"), "mark": mark})
         return session
 
     async def commit(self, *marks: str, session: Connection | None = None) -> Connection:

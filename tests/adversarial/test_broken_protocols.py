@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 from doubles import HoldersBeforePosition, HoldersByPid, ReadsAhead, TickerDouble, WaitsForNobody
-from marked import prepare
+from marked import APPEND, prepare
 from scene import Scene
 
 from headwater.log import Ticker
@@ -146,7 +146,9 @@ async def test_a_rolled_back_subtransaction_still_holds_its_position(scene):
     writer = await scene.begin()
     await writer.execute("SAVEPOINT one")
     await scene.session()
-    await writer.execute("SELECT headwater.append('line/x', 'attack.marked', '{\"line\": \"x\", \"mark\": \"undone\"}')")
+    await writer.execute(
+        'SELECT headwater.append(\'line/x\', \'attack.marked\', \'{"line": "x", "mark": "undone"}\')'
+    )
     await writer.execute("ROLLBACK TO SAVEPOINT one")
     await scene.commit("fast")
     ticker = Ticker(scene.relay)

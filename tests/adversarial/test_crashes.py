@@ -33,7 +33,9 @@ async def append_softly(scene, mark, ending="COMMIT"):
         (PublishesInMemory, "ROLLBACK", {"missed"}),
     ],
 )
-async def test_a_watermark_is_published_before_it_is_shown(durable_log, ticker_class, ending, kinds):
+async def test_a_watermark_is_published_before_it_is_shown(
+    durable_log, ticker_class, ending, kinds
+):
     """Else the positions that a reader is past are drawn again."""
     async with Scene(durable_log) as scene:
         walwriter = durable_log.hold_back_wal()

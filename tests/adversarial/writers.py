@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from attack import Attack
 
 TENANTS = ("north", "south", "east")
+# What a session may meet when it is killed or the server goes.
 LOST = (psycopg.OperationalError, psycopg.InterfaceError, DatabaseUnavailable)
 APPEND_MANY = "SELECT count(*) FROM headwater.append_many(%(events)s::jsonb)"
 
@@ -85,7 +86,8 @@ class Session:
         except (Undone, AppendRefused, psycopg.errors.DeadlockDetected):
             await connection.execute("ROLLBACK")
             ledger.undo(marks.kept)
-        except LOST:
+        except LOST as error:
+            assert not (getattr(error, "sqlstate", None) or "").startswith("HW"), error
             if not committing:
                 ledger.undo(marks.kept)
             raise

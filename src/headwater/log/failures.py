@@ -65,7 +65,7 @@ def translate(error: psycopg.Error) -> HeadwaterError | None:
     if unavailable(error):
         return errors.DatabaseUnavailable(
             hint="Check that Postgres runs and that HEADWATER_DATABASE_URL is right; what was not "
-            "committed left nothing behind."
+            "committed left nothing behind.",
         )
     return None
 

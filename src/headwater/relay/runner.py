@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 import psycopg
 
 from headwater.errors import HeadwaterError, LeaseLost
-from headwater.log.failures import passing
 from headwater.relay.frontier import Frontier
 from headwater.relay.leases import Standing
 from headwater.relay.port import Batch, CannotApply, Target
@@ -175,13 +174,13 @@ class Runner:
 
     async def _wait_for_store(self, error: Exception, failures: int) -> None:
         """Backs off with jitter while the store is at fault; a view never gives up on its store."""
-        brief = isinstance(error, psycopg.Error) and passing(error)
+        before = self.standing.detail
         self._say(
             "retrying",
             f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
         )
         seconds = min(self.pace.first_retry_seconds * 2**failures, self.pace.longest_retry_seconds)
-        if not brief:
+        if self.standing.detail != before:
             _log.warning("%s: %s", self.target.name, self.standing.detail)
         await asyncio.sleep(seconds * random.uniform(0.5, 1))  # noqa: S311 - jitter, no secret
 

@@ -11,11 +11,12 @@ from uuid import UUID
 
 import click
 import msgspec
+import psycopg
 
 from headwater.app import App
 from headwater.entrances.cli import output
 from headwater.entrances.cli.main import _run, cli, command, load_app
-from headwater.errors import InvalidEvent
+from headwater.errors import HeadwaterError, InvalidEvent
 from headwater.log.database import SQL as LOG
 from headwater.log.reading import safe_position
 from headwater.log.ticker import Ticker
@@ -80,7 +81,11 @@ async def up(app: App, only: Sequence[str]) -> int:
         before: list[ViewRow] = []
         while True:
             await asyncio.sleep(_REPORT_SECONDS)
-            rows = await view_rows(operator, {})
+            try:
+                rows = await view_rows(operator, {})
+            except (HeadwaterError, psycopg.Error) as error:
+                output.note(f"no report: {error}; the relay goes on trying")
+                continue
             if rows != before:
                 output.note(
                     "  ".join(f"{row[0]}: {row[4]:,} behind, {row[5]:,} parked" for row in rows)

@@ -128,7 +128,3 @@ def main() -> None:
     importlib.import_module("headwater.entrances.cli.commands")
     importlib.import_module("headwater.entrances.cli.views")
     cli()
-
-
-if __name__ == "__main__":
-    main()

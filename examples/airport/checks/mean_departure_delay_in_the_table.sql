@@ -1,0 +1,1 @@
+SELECT avg(departure_delay) FROM airport.flights

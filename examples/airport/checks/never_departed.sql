@@ -1,0 +1,1 @@
+SELECT count(*) FROM airport.flights WHERE departed_at IS NULL

@@ -1,0 +1,1 @@
+SELECT count(*) FROM airport.flights WHERE tail IS NULL
