@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -30,6 +29,14 @@ class Progress(NamedTuple):
     seconds: float
     relay_kills: int
     token: str | None
+
+
+class Lag(NamedTuple):
+    """A view's checkpoint, and how many positions the log is ahead of it."""
+
+    view: str
+    position: int
+    behind: int
 
 
 # What happens ------------------------------------------------------------------------------------
@@ -176,29 +183,33 @@ def commits(changes: Sequence[Change], done: int) -> Iterator[tuple[int, Sequenc
         yield start, changes[start : start + CHANGES_PER_COMMIT]
 
 
-async def commit(app: App, start: int, changes: Sequence[Change]) -> str:
+async def commit(app: App, start: int, changes: Sequence[Change], seconds: float) -> str:
     """Makes changes happen: table, facts and the replay's own progress in one transaction.
 
-    Returns the token to read by. Raises Overtaken, and then nothing happened.
+    ``seconds`` is the time since the last commit, for the record. Returns the token to read by.
+    Raises Overtaken, and then nothing happened.
     """
-    began = time.perf_counter()
     facts = [fact(change) for change in changes]
     async with app.transaction() as tx:
         await change_flights(tx, facts)
         token = (await tx.append(*facts)).token
         moved = await tx.connection.execute(
             statement("go_on"),
-            {
-                "from": start,
-                "to": start + len(changes),
-                "seconds": time.perf_counter() - began,
-                "token": token,
-            },
+            {"from": start, "to": start + len(changes), "seconds": seconds, "token": token},
         )
         if moved.rowcount != 1:
             raise Overtaken("Another replay is under way in this database.")
     return token
 
 
-Report = Callable[[int, Change], None]
-"""Hears how many changes are done, and which was the last."""
+async def relay_killed(app: App) -> None:
+    """Notes that the relay was killed, so that a replay that goes on does not do it again."""
+    async with app.transaction() as tx:
+        await tx.connection.execute(statement("relay_killed"))
+
+
+async def lag(app: App) -> list[Lag]:
+    """How far each view is behind the log."""
+    async with app.transaction() as tx:
+        rows = await (await tx.connection.execute(statement("lag"))).fetchall()
+    return [Lag(*row) for row in rows]

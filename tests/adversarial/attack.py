@@ -12,10 +12,11 @@ import psycopg
 from ledger import Ledger
 from marked import APPEND, HEAD, SAFE, SET_TENANT, committed_rows, prepare
 from readers import PythonReader, Reader, SqlReader, TailReader
+from scene import Ticks
 from verdict import Row, Verdict, judge
 from writers import LOST, Session, append_in_one_transaction, run_process, share_commits
 
-from headwater.log import Ticker
+from headwater.log import Connection, Ticker
 from headwater.log.database import connect
 
 KILL = """
@@ -39,6 +40,7 @@ class Attack:
     writers: int = 16
     processes: int = 2
     tickers: int = 2
+    ticker_class: Callable[[Connection], Ticks] = Ticker
     soft_commits: bool = False
     faults: Sequence[tuple[float, Fault]] = ()
     last_mark: str = "the end"
@@ -106,7 +108,7 @@ class Attack:
                 async with await connect(
                     self.url, "headwater_relay", name="attack ticker"
                 ) as connection:
-                    ticker = Ticker(connection)
+                    ticker = self.ticker_class(connection)
                     for _ in range(random.randint(20, 400)):
                         if not await ticker.tick():
                             await asyncio.sleep(0.002)

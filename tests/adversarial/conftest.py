@@ -61,8 +61,7 @@ class DurableLog:
     def kill_and_start(self) -> None:
         """SIGKILL to the postmaster."""
         self.postgres.kill()
-        self.postgres.start()
-        self.postgres.restart()
+        self.postgres.restart("immediate")
 
 
 @pytest.fixture(scope="session")

@@ -72,6 +72,25 @@ async def read_on_after_the_crash(durable_log, before, kinds):
         assert scene.verdict().kinds == kinds, scene.verdict()
 
 
+async def test_what_was_prepared_before_a_crash_is_waited_for_after_it(durable_log):
+    """Its lock comes back under another name than the one it had."""
+    async with Scene(durable_log) as scene:
+        two_phases = await scene.begin("two phases")
+        await two_phases.execute("PREPARE TRANSACTION 'survivor'")
+        await asyncio.to_thread(durable_log.kill_and_start)
+    async with Scene(durable_log) as scene:
+        ticker = Ticker(scene.relay)
+        survivor = await scene.commit("fast")
+        await scene.settle(ticker)
+        await scene.read()
+        assert scene.marks == []
+        await survivor.execute("COMMIT PREPARED 'survivor'")
+        await scene.settle(ticker)
+        await scene.read()
+        assert scene.marks == ["two phases", "fast"]
+        assert not scene.verdict().kinds
+
+
 async def test_readers_agree_with_the_log_through_crashes(durable_log):
     """Kills and immediate restarts, two thirds of the sessions with synchronous_commit off."""
     restarts = [durable_log.kill_and_start, lambda: durable_log.postgres.restart("immediate")]

@@ -9,6 +9,7 @@ import os
 
 import pytest
 from attack import Attack, attach_block, enter_block, kill_connections
+from doubles import WaitsForNobody
 
 pytestmark = [pytest.mark.postgres, pytest.mark.adversarial]
 
@@ -46,3 +47,10 @@ async def test_every_reader_sees_every_event_once_in_order(database18):
 
 async def test_so_on_every_supported_postgres(database):
     await attack(database, events=5_000, giant=1_000, seed=SEED + 1)
+
+
+async def test_the_attack_catches_a_ticker_that_waits_for_nobody(database18):
+    run = Attack(SEED, database18.url, database18.admin_url, 3_000, ticker_class=WaitsForNobody)
+    verdict = await run.run()
+    assert "missed" in verdict.kinds
+    assert len(verdict.problems["missed"]) > 100

@@ -4,7 +4,7 @@ WITH from_log AS (
          s.data ->> 'tail' AS tail, (s.data ->> 'distance_miles')::int AS distance_miles,
          (s.data ->> 'departs_at')::timestamptz AS departs_at,
          (s.data ->> 'arrives_clock')::int AS arrives_clock,
-         split_part(coalesce(a.type, v.type, c.type), '.', 2) AS status,
+         split_part(coalesce(a.type, v.type, c.type, d.type, s.type), '.', 2) AS status,
          d.occurred_at AS departed_at, (d.data ->> 'delay_minutes')::int AS departure_delay,
          a.occurred_at AS arrived_at, (coalesce(a.data, v.data) ->> 'clock')::int AS arrival_clock,
          (a.data ->> 'delay_minutes')::int AS arrival_delay, (a.data ->> 'air_minutes')::int AS air_minutes

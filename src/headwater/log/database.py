@@ -6,6 +6,7 @@ security. Sessions run in UTC, and a client that is gone is noticed.
 
 from __future__ import annotations
 
+import select
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Literal
@@ -67,7 +68,7 @@ class Database:
             },
             configure=self._configure,
             reset=_reset,
-            check=None,
+            check=_still_there,
         )
 
     async def open(self) -> None:
@@ -111,6 +112,16 @@ class Database:
     async def _configure(self, connection: Connection) -> None:
         arrays.register(connection)
         await connection.execute(SQL["log.take_role"], {"role": self.role})
+
+
+async def _still_there(connection: Connection) -> None:
+    """Notices a server that is gone without asking it: a closed socket is readable."""
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    if poll.poll(0):
+        connection.pgconn.consume_input()
+        if connection.pgconn.status != psycopg.pq.ConnStatus.OK:
+            raise psycopg.OperationalError("the server closed the connection")
 
 
 async def _reset(connection: Connection) -> None:
