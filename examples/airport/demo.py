@@ -5,115 +5,150 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import msgspec
-from rich.console import Console
-
-from examples.airport import data, replay, screen
+from examples.airport import replay, screen
 from examples.airport.app import aircraft, airport_hours, app, carrier_delays, routes
 from examples.airport.checks import Check, checks, expectations
-from examples.airport.data import Change, Flight
 from examples.airport.files import queries
+from examples.airport.live import LiveReplay, Source
 from examples.airport.relay_process import RelayProcess
-from examples.airport.replay import Lag, Progress
+from examples.airport.replay import Progress
+from rich.console import Console
 
-LOOK_EVERY_SECONDS = 0.25
-COMMITS_WITHOUT_RELAY = 25
-RELAY_MOVES_SECONDS = 20.0
-CATCH_UP_SECONDS = 120.0
+VIEWS = (carrier_delays, routes, airport_hours, aircraft)
+RESULTS = ("carriers", "routes", "hours", "weather", "aircraft")
 
 
-class Refused(Exception):  # noqa: N818 - read by people
+class Refused(Exception):
     """The demo cannot run here, and the message says why and what to do."""
 
 
-@dataclass(frozen=True)
-class Source:
-    """What is replayed, and what the checks expect of it."""
+class Verification(Protocol):
+    """What verifying a view tells."""
+
+    @property
+    def position(self) -> int: ...
+    @property
+    def rows(self) -> int: ...
+    @property
+    def equal(self) -> bool: ...
+
+
+class ViewReport(msgspec.Struct):
+    """A view in the report."""
+
+    position: int
+    rows: int
+    verified: bool
+
+
+class Report(msgspec.Struct):
+    """What ``demo.json`` holds. ``seconds_total`` is this run's; the rate is the whole replay's."""
 
     days: int
-    flights: Sequence[Flight]
-    changes: Sequence[Change]
+    events: int
+    head_position: int
+    append_events_per_second: float
+    seconds_total: float
+    relay_kills: int
+    checks: dict[str, bool]
+    views: dict[str, ViewReport]
 
-    @staticmethod
-    def read(days: int) -> Source:
-        """Reads the source; takes a few seconds for the year."""
-        flights = data.flights(days)
-        return Source(days, flights, data.changes(flights))
+
+async def run(folder: Path, days: int, console: Console) -> bool:
+    """Everything, in order; whether all checks passed.
+
+    Raises Refused, RelayEnded, Overtaken, SourceMissing and HeadwaterError.
+    """
+    began = time.monotonic()
+    console.print("[bold]A year at New York's airports[/], replayed in time order", "")
+    console.print("Starting an embedded Postgres, and reading the source.", style="dim")
+    reading = asyncio.create_task(asyncio.to_thread(Source.read, days))
+    async with app:
+        await app.deploy()
+        source = await reading
+        progress = await replay.prepare(app, days)
+        _greet(console, folder, source, progress)
+        with (
+            RelayProcess(folder / "relay.log") as relay,
+            screen.Screen(console, len(source.changes)) as shown,
+        ):
+            await LiveReplay(source, progress, relay, shown).run()
+        progress = await replay.progress(app)
+        await _show_results(console, progress)
+        console.print("Verifying each view against the log.", style="dim")
+        verified = await _verify()
+        made = await _checks(source, progress, verified)
+        screen.checks(console, made)
+        report = Report(
+            days=days,
+            events=progress.changes_done,
+            head_position=await app.log.safe(),
+            append_events_per_second=round(progress.changes_done / progress.seconds, 1),
+            seconds_total=round(time.monotonic() - began, 1),
+            relay_kills=progress.relay_kills,
+            checks={check.name: check.passed for check in made},
+            views={
+                name: ViewReport(view.position, view.rows, view.equal)
+                for name, view in verified.items()
+            },
+        )
+    _write(report, folder.with_suffix(".json"), console)
+    return all(report.checks.values())
 
 
-class Demo:
-    """One run. ``run`` returns whether all checks passed."""
+def _greet(console: Console, folder: Path, source: Source, progress: Progress) -> None:
+    total = len(source.changes)
+    if progress.days != source.days:
+        raise Refused(
+            f"{folder} holds a replay of {progress.days} days. Pass --days {progress.days} to go on "
+            "with it, --fresh to start anew, or another --folder."
+        )
+    if progress.changes_done == total:
+        console.print(f"The replay of {total:,} events is done. Checking it again.")
+    elif progress.changes_done:
+        console.print(f"Going on after {progress.changes_done:,} of {total:,} events.")
+    else:
+        console.print(
+            f"{len(source.flights):,} flights make {total:,} events; four views follow them live."
+        )
 
-    def __init__(self, folder: Path, days: int, console: Console) -> None:
-        self._folder = folder
-        self._days = days
-        self._console = console
-        self._began = time.monotonic()
-        self._relay = RelayProcess(folder / "relay.log")
 
-    async def run(self) -> bool:
-        """Everything, in order."""
-        self._console.print("[bold]A year at New York's airports[/bold], as it happened")
-        self._console.print("Reading the source, and starting an embedded Postgres", style="dim")
-        reading = asyncio.create_task(asyncio.to_thread(Source.read, self._days))
-        async with app:
-            await app.deploy()
-            source = await reading
-            progress = await replay.prepare(app, self._days)
-            self._greet(source, progress)
-            with self._relay:
-                await self._replay(source, progress)
-                await self._show_results()
-                verified = await self._verify()
-                made = await self._check(source, verified)
-            await self._report(made, verified)
-        return all(check.passed for check in made)
+async def _show_results(console: Console, progress: Progress) -> None:
+    """The results, each read no earlier than the last write."""
+    console.print()
+    found = queries("results")
+    for query in (found[name] for name in RESULTS):
+        title, _, _ = query.removeprefix("-- ").partition("\n")
+        rows = await app.query(query, views=VIEWS, at_least=progress.token)
+        screen.results(console, title, rows)
 
-    def _greet(self, source: Source, progress: Progress) -> None:
-        total = len(source.changes)
-        if progress.days != self._days:
-            raise Refused(
-                f"{self._folder} holds a replay of {progress.days} days. "
-                f"Pass --days {progress.days} to go on with it, or --fresh to start anew."
-            )
-        if progress.changes_done == total:
-            self._console.print(f"The replay of {total:,} events is done; checking it again.")
-        elif progress.changes_done:
-            self._console.print(f"Going on after {progress.changes_done:,} of {total:,} events.")
-        else:
-            self._console.print(
-                f"{len(source.flights):,} flights, {total:,} events, four views that follow live."
-            )
 
-    # The replay ----------------------------------------------------------------------------------
+async def _verify() -> Mapping[str, Verification]:
+    """Folds the log again for every view, and compares."""
+    names = [view.name for view in VIEWS]
+    outcomes = await asyncio.gather(*(app.stored(name).verify() for name in names))
+    return dict(zip(names, outcomes, strict=True))
 
-    async def _replay(self, source: Source, progress: Progress) -> None:
-        changes, done = source.changes, progress.changes_done
-        half, restart_at = len(changes) // 2, None
-        killed = progress.relay_kills > 0
-        start = await replay.lag(app)
-        with screen.Screen(self._console, len(changes)) as shown:
-            watching = asyncio.create_task(self._watch(shown, source))
-            try:
-                last = time.perf_counter()
-                for number, (done, part) in enumerate(replay.commits(changes, done)):
-                    if not killed and done >= half:
-                        await self._kill(shown, start)
-                        killed, restart_at = True, number + COMMITS_WITHOUT_RELAY
-                        last = time.perf_counter()
-                    if number == restart_at:
-                        self._restart(shown)
-                    now = time.perf_counter()
-                    await replay.commit(app, done, part, now - last)
-                    last = now
-                    self._relay.check()
-                await self._catch_up(shown, killed=killed, start=start)
-            finally:
-                watching.cancel()
-                await asyncio.gather(watching, return_exceptions=True)
+
+async def _checks(
+    source: Source, progress: Progress, verified: Mapping[str, Verification]
+) -> Sequence[Check]:
+    made = [check async for check in checks(app, expectations(source.flights, source.days))]
+    made += [Check(f"{name}_verified", view.equal) for name, view in verified.items()]
+    return [*made, Check("relay_killed_in_the_middle", progress.relay_kills > 0)]
+
+
+def _write(report: Report, file: Path, console: Console) -> None:
+    file.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
+    passed = sum(report.checks.values())
+    style = "bold green" if passed == len(report.checks) else "bold red"
+    console.print(f"[{style}]{passed} of {len(report.checks)} checks passed.[/]", highlight=False)
+    console.print(
+        f"{report.events:,} events at {report.append_events_per_second:,.0f}/s, table and log in one "
+        f"commit, views live. {report.seconds_total:.0f} s in all. Written to {file}.",
+        highlight=False,
+    )

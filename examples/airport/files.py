@@ -10,8 +10,8 @@ HERE = Path(__file__).parent
 
 @cache
 def statement(name: str) -> bytes:
-    """The statement in ``statements/``. As bytes, which psycopg takes for a trusted file's text."""
-    return (HERE / "statements" / f"{name}.sql").read_bytes()
+    """The statement in ``sql/statements/``. As bytes, which psycopg takes for a trusted file's text."""
+    return (HERE / "sql" / "statements" / f"{name}.sql").read_bytes()
 
 
 def tables() -> bytes:
@@ -20,5 +20,5 @@ def tables() -> bytes:
 
 
 def queries(folder: str) -> dict[str, str]:
-    """The queries of a folder, in the order of their names."""
-    return {file.stem: file.read_text() for file in sorted((HERE / folder).glob("*.sql"))}
+    """The queries of a folder of ``sql/``, in the order of their names."""
+    return {file.stem: file.read_text() for file in sorted((HERE / "sql" / folder).glob("*.sql"))}

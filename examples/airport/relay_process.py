@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 STOP_SECONDS = 15.0
 
 
-class RelayEnded(Exception):  # noqa: N818 - read by people
+class RelayEnded(Exception):
     """The relay ended though nobody told it to."""
 
 
@@ -26,12 +26,17 @@ class RelayProcess:
     """
 
     def __init__(self, log: Path) -> None:
-        self._log = log
+        self.log = log
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> int:
-        """Starts the process; its id."""
-        with self._log.open("ab") as log:
+    @property
+    def running(self) -> bool:
+        """Whether it was started, and neither stopped nor killed."""
+        return self._process is not None
+
+    def start(self) -> None:
+        """Starts the process."""
+        with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "examples.airport.relay"],
                 cwd=ROOT,
@@ -40,7 +45,6 @@ class RelayProcess:
                 stderr=log,
                 start_new_session=True,
             )
-        return self._process.pid
 
     def kill(self) -> None:
         """``kill -9``."""
@@ -63,7 +67,7 @@ class RelayProcess:
     def check(self) -> None:
         """Raises RelayEnded if the process is gone."""
         if self._process is not None and (code := self._process.poll()) is not None:
-            raise RelayEnded(f"The relay ended with exit code {code}. See {self._log}.")
+            raise RelayEnded(f"The relay ended with exit code {code}. See {self.log}.")
 
     def _close(self) -> None:
         if self._process is not None and self._process.stdin is not None:

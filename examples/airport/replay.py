@@ -6,18 +6,18 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
-
 from examples.airport import data
 from examples.airport.app import Arrived, Cancelled, Departed, Diverted, Scheduled
 from examples.airport.data import Change, Flight, Kind
 from examples.airport.files import statement, tables
+
 from headwater import App, Event, Fact, Transaction
 
 CHANGES_PER_COMMIT = 2_000
 REFERENCE_TABLES = ("airlines", "airports", "planes", "weather")
 
 
-class Overtaken(Exception):  # noqa: N818 - read by people
+class Overtaken(Exception):
     """Another replay moved the same database on."""
 
 
@@ -117,9 +117,7 @@ def fact(change: Change) -> Fact:
             return Fact(event=departed(flight), occurred_at=data.instant(minute))
         case Kind.ARRIVED:
             known = flight.arrived is not None
-            return Fact(
-                event=arrived(flight), occurred_at=data.instant(minute) if known else None
-            )
+            return Fact(event=arrived(flight), occurred_at=data.instant(minute) if known else None)
         case Kind.DIVERTED:
             return Fact(event=diverted(flight))
         case Kind.CANCELLED:
@@ -202,10 +200,13 @@ async def commit(app: App, start: int, changes: Sequence[Change], seconds: float
     return token
 
 
-async def relay_killed(app: App) -> None:
+async def relay_killed(app: App) -> int:
     """Notes that the relay was killed, so that a replay that goes on does not do it again."""
     async with app.transaction() as tx:
-        await tx.connection.execute(statement("relay_killed"))
+        row = await (await tx.connection.execute(statement("relay_killed"))).fetchone()
+    assert row is not None
+    kills: int = row[0]
+    return kills
 
 
 async def lag(app: App) -> list[Lag]:

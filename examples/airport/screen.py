@@ -6,19 +6,19 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from decimal import Decimal
 from types import TracebackType
 from typing import Any, Self
 from zoneinfo import ZoneInfo
 
+from examples.airport.checks import Check
+from examples.airport.data import NEW_YORK
+from examples.airport.replay import Lag
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
-
-from examples.airport.checks import Check
-from examples.airport.data import NEW_YORK
-from examples.airport.replay import Lag
 
 PLAIN_EVERY_SECONDS = 5.0
 RATE_OVER_SECONDS = 3.0
@@ -50,7 +50,14 @@ class Screen:
 
     def say(self, text: str) -> None:
         """A line that stays."""
-        (self._live.console if self._live is not None else self._console).print(text, highlight=False)
+        (self._live.console if self._live is not None else self._console).print(
+            text, highlight=False
+        )
+
+    def say_behind(self, lags: Sequence[Lag]) -> None:
+        """A line that stays: how many events each view is behind."""
+        behind = ", ".join(f"{view.view} {view.behind:,}" for view in lags)
+        self.say(f"[dim]  events behind: {behind}[/]")
 
     def show(self, done: int, moment: datetime, lags: Sequence[Lag]) -> None:
         """How far the replay is, and how far behind each view."""
@@ -60,11 +67,10 @@ class Screen:
             self._live.update(self._picture(done, moment, rate, left, lags))
         elif time.monotonic() - self._printed > PLAIN_EVERY_SECONDS:
             self._printed = time.monotonic()
-            behind = ", ".join(f"{lag.view} {lag.behind:,}" for lag in lags)
             self.say(
-                f"{done:,} of {self._total:,} events, {rate:,.0f}/s, {_left(left)}; "
-                f"{_local(moment)}; behind: {behind}"
+                f"{_local(moment)}: {done:,} of {self._total:,} events, {rate:,.0f}/s {_left(left)}"
             )
+            self.say_behind(lags)
 
     def _picture(
         self,
@@ -85,9 +91,9 @@ class Screen:
         views = Table(box=None, padding=(0, 2), header_style="dim")
         views.add_column("view")
         views.add_column("events behind", justify="right")
-        for lag in lags:
-            style = "green" if lag.behind < 10_000 else "yellow"
-            views.add_row(lag.view, Text(f"{lag.behind:,}", style=style))
+        for view in lags:
+            style = "green" if view.behind < 10_000 else "yellow"
+            views.add_row(view.view, Text(f"{view.behind:,}", style=style))
         return Group(head, views)
 
     def _rate(self, done: int) -> float:
@@ -101,7 +107,9 @@ class Screen:
 
 def results(console: Console, title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """One result as a table."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
+    table = Table(
+        title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0)
+    )
     for name, value in rows[0].items() if rows else ():
         text = isinstance(value, str)
         table.add_column(name.replace("_", " "), justify="left" if text else "right", no_wrap=True)
@@ -112,7 +120,9 @@ def results(console: Console, title: str, rows: Sequence[Mapping[str, Any]]) -> 
 
 def checks(console: Console, made: Sequence[Check]) -> None:
     """The checks with their numbers."""
-    table = Table(title="Checks", title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
+    table = Table(
+        title="Checks", title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0)
+    )
     table.add_column("")
     table.add_column("check")
     table.add_column("found", justify="right")
@@ -125,16 +135,21 @@ def checks(console: Console, made: Sequence[Check]) -> None:
 
 
 def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, str):
-        return value
-    exact = value == int(value)
-    return f"{int(value):,}" if exact else f"{value:,.3f}".rstrip("0")
+    match value:
+        case None:
+            return ""
+        case str():
+            return value
+        case float():
+            return f"{value:g}"
+        case Decimal() if value != round(value, 3):
+            return f"{value:,.3f}"
+        case _:
+            return f"{value:,}"
 
 
 def _left(seconds: float | None) -> str:
-    return "" if seconds is None else f"{seconds:.0f} s left"
+    return "" if not seconds else f"{seconds:.0f} s left"
 
 
 def _local(moment: datetime) -> str:

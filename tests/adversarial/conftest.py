@@ -61,7 +61,7 @@ class DurableLog:
     def kill_and_start(self) -> None:
         """SIGKILL to the postmaster."""
         self.postgres.kill()
-        self.postgres.restart("immediate")
+        self.postgres.start()
 
 
 @pytest.fixture(scope="session")

@@ -118,7 +118,7 @@ async def _still_there(connection: Connection) -> None:
     """Notices a server that is gone without asking it: a closed socket is readable."""
     poll = select.poll()
     poll.register(connection.fileno(), select.POLLIN)
-    if poll.poll(0):
+    while poll.poll(0):  # its last words may come before the end
         connection.pgconn.consume_input()
         if connection.pgconn.status != psycopg.pq.ConnStatus.OK:
             raise psycopg.OperationalError("the server closed the connection")

@@ -203,7 +203,9 @@ class PostgresView(ABC):
             "revision": self._revision,
         }
         try:
-            async with connection.pipeline(), connection.transaction():
+            # No pipeline: between its statements the server would count a paused client as active, and
+            # idle_in_transaction_session_timeout would not free the checkpoint's row.
+            async with connection.transaction():
                 await connection.execute(SQL["stored.advance"], advance, prepare=True)
                 yield connection
         except psycopg.Error as error:

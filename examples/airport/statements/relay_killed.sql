@@ -1,1 +1,0 @@
-UPDATE airport.replay SET relay_kills = relay_kills + 1
