@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import msgspec
 from examples.airport import replay, screen
@@ -26,19 +24,8 @@ class Refused(Exception):
     """The demo cannot run here, and the message says why and what to do."""
 
 
-class Verification(Protocol):
-    """What verifying a view tells."""
-
-    @property
-    def position(self) -> int: ...
-    @property
-    def rows(self) -> int: ...
-    @property
-    def equal(self) -> bool: ...
-
-
 class ViewReport(msgspec.Struct):
-    """A view in the report."""
+    """A view, and whether it equals the fold of the log."""
 
     position: int
     rows: int
@@ -68,7 +55,10 @@ async def run(folder: Path, days: int, console: Console) -> bool:
     console.print("Starting an embedded Postgres, and reading the source.", style="dim")
     reading = asyncio.create_task(asyncio.to_thread(Source.read, days))
     async with app:
-        await app.deploy()
+        for view, status in (await app.deploy()).items():
+            if status == "stale":
+                console.print(f"The definition of {view} has changed: it is rebuilt.")
+                await app.stored(view).rebuild()
         source = await reading
         progress = await replay.prepare(app, days)
         _greet(console, folder, source, progress)
@@ -79,9 +69,7 @@ async def run(folder: Path, days: int, console: Console) -> bool:
             await LiveReplay(source, progress, relay, shown).run()
         progress = await replay.progress(app)
         await _show_results(console, progress)
-        console.print("Verifying each view against the log.", style="dim")
-        verified = await _verify()
-        made = await _checks(source, progress, verified)
+        made, views = await _prove(console, source, progress)
         screen.checks(console, made)
         report = Report(
             days=days,
@@ -91,10 +79,7 @@ async def run(folder: Path, days: int, console: Console) -> bool:
             seconds_total=round(time.monotonic() - began, 1),
             relay_kills=progress.relay_kills,
             checks={check.name: check.passed for check in made},
-            views={
-                name: ViewReport(view.position, view.rows, view.equal)
-                for name, view in verified.items()
-            },
+            views=views,
         )
     _write(report, folder.with_suffix(".json"), console)
     return all(report.checks.values())
@@ -127,19 +112,24 @@ async def _show_results(console: Console, progress: Progress) -> None:
         screen.results(console, title, rows)
 
 
-async def _verify() -> Mapping[str, Verification]:
-    """Folds the log again for every view, and compares."""
-    names = [view.name for view in VIEWS]
-    outcomes = await asyncio.gather(*(app.stored(name).verify() for name in names))
-    return dict(zip(names, outcomes, strict=True))
-
-
-async def _checks(
-    source: Source, progress: Progress, verified: Mapping[str, Verification]
-) -> Sequence[Check]:
-    made = [check async for check in checks(app, expectations(source.flights, source.days))]
-    made += [Check(f"{name}_verified", view.equal) for name, view in verified.items()]
-    return [*made, Check("relay_killed_in_the_middle", progress.relay_kills > 0)]
+async def _prove(
+    console: Console, source: Source, progress: Progress
+) -> tuple[list[Check], dict[str, ViewReport]]:
+    """Verifies every view, and makes the checks."""
+    with console.status("Verifying each view against the log") as status:
+        names = [view.name for view in VIEWS]
+        verified = await asyncio.gather(*(app.stored(name).verify() for name in names))
+        views = {
+            name: ViewReport(view.position, view.rows, view.equal)
+            for name, view in zip(names, verified, strict=True)
+        }
+        made: list[Check] = []
+        async for check in checks(app, expectations(source.flights, source.days)):
+            status.update(f"Checked: {check.name.replace('_', ' ')}")
+            made.append(check)
+    made += [Check(f"{name}_verified", view.verified) for name, view in views.items()]
+    made += [Check("relay_killed_in_the_middle", progress.relay_kills > 0)]
+    return made, views
 
 
 def _write(report: Report, file: Path, console: Console) -> None:

@@ -42,6 +42,7 @@ class Attack:
     tickers: int = 2
     ticker_class: Callable[[Connection], Ticks] = Ticker
     soft_commits: bool = False
+    patience_seconds: float = 120.0  # of readers, once all is published
     faults: Sequence[tuple[float, Fault]] = ()
     last_mark: str = "the end"
     ledger: Ledger = field(init=False)
@@ -66,7 +67,7 @@ class Attack:
         await prepare(self.url)
         readers = [asyncio.create_task(reader.run()) for reader in self.readers]
         tickers = [asyncio.create_task(self._tick(number)) for number in range(self.tickers)]
-        faults = [asyncio.create_task(self._strike(share, fault)) for share, fault in self.faults]
+        faults = asyncio.create_task(self._strike())
         try:
             async with asyncio.TaskGroup() as group:
                 for number in range(self.writers):
@@ -76,16 +77,16 @@ class Attack:
                 group.create_task(share_commits(self))
                 if self.giant:
                     group.create_task(append_in_one_transaction(self, self.giant))
-            await asyncio.gather(*faults)
+            await faults
             await self._publish_all()
-            async with asyncio.timeout(120):
+            async with asyncio.timeout(self.patience_seconds):
                 await asyncio.gather(*readers)
         except TimeoutError:
             pass  # a reader waits for what it missed; the verdict says so
         finally:
-            for task in (*tickers, *faults, *readers):
+            for task in (*tickers, faults, *readers):
                 task.cancel()
-            await asyncio.gather(*tickers, *faults, *readers, return_exceptions=True)
+            await asyncio.gather(*tickers, faults, *readers, return_exceptions=True)
         self.committed = committed_rows(self.admin_url)
         return judge(
             self.committed,
@@ -94,9 +95,11 @@ class Attack:
             undone=self.ledger.undone,
         )
 
-    async def _strike(self, share: float, fault: Fault) -> None:
-        await self.ledger.reached(share)
-        await fault(self)
+    async def _strike(self) -> None:
+        """One fault after another, none before its share of the way."""
+        for share, fault in sorted(self.faults, key=lambda pair: pair[0]):
+            await self.ledger.reached(share)
+            await fault(self)
 
     async def _tick(self, number: int) -> None:
         """Tickers that forget all they knew after a random number of ticks."""
@@ -121,10 +124,10 @@ class Attack:
             )
             for (gid,) in left.fetchall():
                 admin.execute(f"ROLLBACK PREPARED '{gid}'")
-        async with await connect(self.url, "headwater_app", name="the end") as connection:
-            async with connection.transaction():
-                await connection.execute(SET_TENANT, {"tenant": "north"})
-                await connection.execute(APPEND, {"line": "end", "mark": self.last_mark})
+        connection = await connect(self.url, "headwater_app", name="the end")
+        async with connection, connection.transaction():
+            await connection.execute(SET_TENANT, {"tenant": "north"})
+            await connection.execute(APPEND, {"line": "end", "mark": self.last_mark})
         async with asyncio.timeout(60), await connect(self.url, "headwater_relay") as connection:
             while await _number(connection, SAFE) < await _number(connection, HEAD):
                 await asyncio.sleep(0.005)

@@ -145,10 +145,7 @@ async def test_a_rolled_back_subtransaction_still_holds_its_position(scene):
     """The first position is drawn inside a savepoint that is undone; the lock stays."""
     writer = await scene.begin()
     await writer.execute("SAVEPOINT one")
-    await scene.session()
-    await writer.execute(
-        'SELECT headwater.append(\'line/x\', \'attack.marked\', \'{"line": "x", "mark": "undone"}\')'
-    )
+    await writer.execute(APPEND, {"line": "slow", "mark": "undone"})
     await writer.execute("ROLLBACK TO SAVEPOINT one")
     await scene.commit("fast")
     ticker = Ticker(scene.relay)

@@ -13,6 +13,7 @@ pytestmark = pytest.mark.postgres
 
 APPENDERS = "SELECT pid, gid, state, age_seconds, idle_seconds, login FROM headwater.appenders()"
 END_IDLE = "SELECT pid, idle_seconds FROM headwater.end_idle_appenders()"
+OVERDUE = "SELECT clock_timestamp() - state_change > interval '1.1 s' FROM pg_stat_activity WHERE pid = %s"
 PAUSE = "SELECT pg_sleep(0.2)"
 
 
@@ -31,14 +32,8 @@ def make_overdue(database, pid):
     """Waits until the session has idled past the limit of one second, as the server counts it."""
     with database.admin() as admin:
         admin.execute("UPDATE headwater.log SET idle_append_seconds = 1")
-        admin.execute(
-            """DO $$ BEGIN
-                 WHILE (SELECT clock_timestamp() - state_change < interval '1.1 s' FROM pg_stat_activity WHERE pid = %s) LOOP
-                   PERFORM pg_sleep(0.05); PERFORM pg_stat_clear_snapshot();
-                 END LOOP;
-               END $$"""
-            % pid
-        )
+        while not admin.execute(OVERDUE, [pid]).fetchone()[0]:
+            admin.execute(PAUSE)
 
 
 async def test_nobody_holds_readers_back(scene):

@@ -1,18 +1,25 @@
 WITH from_log AS (
-  SELECT s.data ->> 'flight' AS flight, s.data ->> 'carrier' AS carrier,
-         (s.data ->> 'number')::int AS number, s.data ->> 'origin' AS origin, s.data ->> 'dest' AS dest,
-         s.data ->> 'tail' AS tail, (s.data ->> 'distance_miles')::int AS distance_miles,
-         (s.data ->> 'departs_at')::timestamptz AS departs_at,
-         (s.data ->> 'arrives_clock')::int AS arrives_clock,
-         split_part(coalesce(a.type, v.type, c.type, d.type, s.type), '.', 2) AS status,
-         d.occurred_at AS departed_at, (d.data ->> 'delay_minutes')::int AS departure_delay,
-         a.occurred_at AS arrived_at, (coalesce(a.data, v.data) ->> 'clock')::int AS arrival_clock,
-         (a.data ->> 'delay_minutes')::int AS arrival_delay, (a.data ->> 'air_minutes')::int AS air_minutes
-  FROM (SELECT * FROM headwater.events WHERE type = 'flight.scheduled') AS s
-  LEFT JOIN (SELECT * FROM headwater.events WHERE type = 'flight.departed') AS d USING (stream)
-  LEFT JOIN (SELECT * FROM headwater.events WHERE type = 'flight.arrived') AS a USING (stream)
-  LEFT JOIN (SELECT * FROM headwater.events WHERE type = 'flight.diverted') AS v USING (stream)
-  LEFT JOIN (SELECT * FROM headwater.events WHERE type = 'flight.cancelled') AS c USING (stream)
+  SELECT max(data ->> 'flight') FILTER (WHERE type = 'flight.scheduled') AS flight,
+         max(data ->> 'carrier') FILTER (WHERE type = 'flight.scheduled') AS carrier,
+         max((data ->> 'number')::int) FILTER (WHERE type = 'flight.scheduled') AS number,
+         max(data ->> 'origin') FILTER (WHERE type = 'flight.scheduled') AS origin,
+         max(data ->> 'dest') FILTER (WHERE type = 'flight.scheduled') AS dest,
+         max(data ->> 'tail') FILTER (WHERE type = 'flight.scheduled') AS tail,
+         max((data ->> 'distance_miles')::int) FILTER (WHERE type = 'flight.scheduled') AS distance_miles,
+         max((data ->> 'departs_at')::timestamptz) FILTER (WHERE type = 'flight.scheduled') AS departs_at,
+         max((data ->> 'arrives_clock')::int) FILTER (WHERE type = 'flight.scheduled') AS arrives_clock,
+         coalesce(
+           max('cancelled') FILTER (WHERE type = 'flight.cancelled'),
+           max('diverted') FILTER (WHERE type = 'flight.diverted'),
+           max('arrived') FILTER (WHERE type = 'flight.arrived'),
+           max('departed') FILTER (WHERE type = 'flight.departed'), 'scheduled') AS status,
+         max(occurred_at) FILTER (WHERE type = 'flight.departed') AS departed_at,
+         max((data ->> 'delay_minutes')::int) FILTER (WHERE type = 'flight.departed') AS departure_delay,
+         max(occurred_at) FILTER (WHERE type = 'flight.arrived') AS arrived_at,
+         max((data ->> 'clock')::int) AS arrival_clock,
+         max((data ->> 'delay_minutes')::int) FILTER (WHERE type = 'flight.arrived') AS arrival_delay,
+         max((data ->> 'air_minutes')::int) AS air_minutes
+  FROM headwater.events GROUP BY stream
 ), in_table AS (
   SELECT flight, carrier, number, origin, dest, tail, distance_miles, departs_at, arrives_clock, status,
          departed_at, departure_delay, arrived_at, arrival_clock, arrival_delay, air_minutes

@@ -1,0 +1,1 @@
+"""Speed as ratios to limits, measured in the same run on the same server."""

@@ -1,0 +1,59 @@
+"""The app that is measured."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import msgspec
+
+from headwater import App, Document, Event
+
+
+class Placed(Event, type="order.placed", stream="order/{order}"):
+    order: str
+    customer: str
+    total: Decimal
+    lines: int
+
+
+class Order(Document):
+    customer: str = ""
+    total: Decimal = Decimal(0)
+    placed: int = 0
+
+
+class Customer(msgspec.Struct):
+    customer: str
+    orders: int
+    total: Decimal | None
+    largest: Decimal | None
+
+
+def event(number: int, streams: int) -> Placed:
+    """The n-th event, over so many streams and as many customers."""
+    return Placed(
+        order=f"o{number % streams}",
+        customer=f"c{(number * 7919) % streams}",
+        total=Decimal(number % 10_000) / 100,
+        lines=number % 9,
+    )
+
+
+def make(settings: object) -> App:
+    """The app, with a fold and a SQL view of as many keys as there are streams."""
+    app = App("bench", events=[Placed], tenant="main", settings=settings)  # type: ignore[arg-type]
+
+    @app.fold(key="order")
+    def orders(state: Order, placed: Placed) -> Order | None:
+        return state.but(
+            customer=placed.customer, total=state.total + placed.total, placed=state.placed + 1
+        )
+
+    app.sql(
+        "customers",
+        row=Customer,
+        key=("customer",),
+        sql="SELECT customer, count(*) AS orders, sum(total) AS total, max(total) AS largest "
+        "FROM order.placed GROUP BY customer",
+    )
+    return app
