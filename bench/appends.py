@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 import psycopg
 
 from bench.ground import LOGIN, SQL, Figure, Ground, alternating
-from bench.shop import event
+from bench.shop import Placed, event
 from headwater.events import encode
 from headwater.log.database import connect
 from headwater.operations.embedded import Binaries
@@ -47,20 +47,20 @@ async def singles(ground: Ground, rounds: int) -> list[Figure]:
         connections = [await connect(app.database().url, "headwater_app") for _ in range(CALLERS)]
         base = time.time_ns()
 
-        def one(number: int, turn: int) -> object:
+        def one(number: int, turn: int) -> Placed:
             return event(base + number + CALLERS * turn, STREAMS)
 
         async def bare(number: int, turn: int) -> None:
             placed = one(number, turn)
-            parameters = {"stream": f"order/{placed.order}", "data": encode(placed).decode()}  # type: ignore[attr-defined]
+            parameters = {"stream": f"order/{placed.order}", "data": encode(placed).decode()}
             await connections[number].execute(SQL["bench.insert_bare"], parameters, prepare=True)
 
         async def coalesced(number: int, turn: int) -> None:
-            await app.append(one(number, turn))  # type: ignore[arg-type]
+            await app.append(one(number, turn))
 
         async def own(number: int, turn: int) -> None:
             async with connections[number].transaction():
-                await app.on(connections[number]).append(one(number, turn))  # type: ignore[arg-type]
+                await app.on(connections[number]).append(one(number, turn))
 
         await rate(own)
         shared, limit = await alternating(rounds, lambda: rate(coalesced), lambda: rate(bare))
@@ -73,6 +73,11 @@ async def singles(ground: Ground, rounds: int) -> list[Figure]:
     ]  # fmt: skip
 
 
+def _pgbench(command: list[str]) -> subprocess.CompletedProcess[str]:
+    settings = {"PGOPTIONS": "-c role=headwater_app -c headwater.tenant=main"}
+    return subprocess.run(command, env=settings, capture_output=True, text=True, check=False)
+
+
 async def by_pgbench(ground: Ground, rounds: int) -> list[Figure]:
     """headwater.append by pgbench, 32 clients, 100,000 streams."""
     async with ground.app() as (_, admin_url):
@@ -83,13 +88,30 @@ async def by_pgbench(ground: Ground, rounds: int) -> list[Figure]:
             with tempfile.NamedTemporaryFile("w", suffix=".sql") as file:
                 file.write(SQL[f"bench.{script}"] + "\n")
                 file.flush()
-                output = await asyncio.to_thread(
-                    subprocess.run,
-                    [Binaries.from_wheel().folder / "pgbench", "-n", "-M", "prepared", "-c", str(CALLERS), "-j", "2",
-                     "-T", str(int(SECONDS)), "-f", file.name, "-h", str(ground.server.socket_folder), "-U", LOGIN, database],
-                    env={"PGOPTIONS": "-c role=headwater_app -c headwater.tenant=main"},
-                    capture_output=True, text=True, check=False,
-                )  # fmt: skip
+                command = [
+                    str(Binaries.from_wheel().folder / "pgbench"),
+                    *(
+                        "-n",
+                        "-M",
+                        "prepared",
+                        "-c",
+                        str(CALLERS),
+                        "-j",
+                        "2",
+                        "-T",
+                        str(int(SECONDS)),
+                    ),
+                    *(
+                        "-f",
+                        file.name,
+                        "-h",
+                        str(ground.server.socket_folder),
+                        "-U",
+                        LOGIN,
+                        database,
+                    ),
+                ]
+                output = await asyncio.to_thread(_pgbench, command)
             found = re.search(r"tps = ([0-9.]+)", output.stdout)
             if found is None:
                 raise RuntimeError(f"pgbench failed: {output.stderr}")

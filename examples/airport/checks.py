@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 from examples.airport.data import DAYS, Flight
 from examples.airport.files import queries
-
 from headwater import App
 
 MEAN_TOLERANCE_MINUTES = Decimal("0.001")

@@ -12,12 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import click
+from rich.console import Console
+
 from examples.airport.data import DAYS, SourceMissing
 from examples.airport.demo import Refused, run
 from examples.airport.relay_process import RelayEnded
 from examples.airport.replay import Overtaken
-from rich.console import Console
-
 from headwater import HeadwaterError
 
 INTERRUPTED = 130

@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 
 import msgspec
+from rich.console import Console
+
 from examples.airport import replay, screen
 from examples.airport.app import aircraft, airport_hours, app, carrier_delays, routes
 from examples.airport.checks import Check, checks, expectations
@@ -14,7 +16,6 @@ from examples.airport.files import queries
 from examples.airport.live import LiveReplay, Source
 from examples.airport.relay_process import RelayProcess
 from examples.airport.replay import Progress
-from rich.console import Console
 
 VIEWS = (carrier_delays, routes, airport_hours, aircraft)
 RESULTS = ("carriers", "routes", "hours", "weather", "aircraft")

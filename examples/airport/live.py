@@ -67,24 +67,21 @@ class LiveReplay:
             self._done = start + len(changes)
 
     async def _watch(self) -> None:
-        before = await replay.lag(app)
         while True:
             lags = await replay.lag(app)
             last = self._source.changes[max(self._done - 1, 0)]
             self._screen.show(self._done, data.instant(last.minute), lags)
             self._relay.check()
-            await self._kill_and_restart(before, lags)
+            await self._kill_and_restart(lags)
             caught_up = all(view.behind == 0 for view in lags)
             if self._done == self._total and self._kills and self._relay.running and caught_up:
                 return
             self._check_standstill(lags)
             await asyncio.sleep(LOOK_EVERY_SECONDS)
 
-    async def _kill_and_restart(self, before: Sequence[Lag], lags: Sequence[Lag]) -> None:
+    async def _kill_and_restart(self, lags: Sequence[Lag]) -> None:
         """Kills the relay at half of the events, once in the life of a replay."""
-        ended = self._done == self._total
-        at_work = ended or lags != before
-        if not self._kills and at_work and 2 * self._done >= self._total:
+        if not self._kills and 2 * self._done >= self._total:
             self._relay.kill()
             self._kills = await replay.relay_killed(app)
             self._restart_at = min(self._done + EVENTS_WITHOUT_RELAY, self._total)

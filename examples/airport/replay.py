@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
+
 from examples.airport import data
 from examples.airport.app import Arrived, Cancelled, Departed, Diverted, Scheduled
 from examples.airport.data import Change, Flight, Kind
 from examples.airport.files import statement, tables
-
 from headwater import App, Event, Fact, Transaction
 
 CHANGES_PER_COMMIT = 2_000

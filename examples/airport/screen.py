@@ -11,14 +11,15 @@ from types import TracebackType
 from typing import Any, Self
 from zoneinfo import ZoneInfo
 
-from examples.airport.checks import Check
-from examples.airport.data import NEW_YORK
-from examples.airport.replay import Lag
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
+
+from examples.airport.checks import Check
+from examples.airport.data import NEW_YORK
+from examples.airport.replay import Lag
 
 PLAIN_EVERY_SECONDS = 5.0
 RATE_OVER_SECONDS = 3.0

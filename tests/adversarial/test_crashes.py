@@ -47,7 +47,6 @@ async def test_a_watermark_is_published_before_it_is_shown(
     await read_on_after_the_crash(durable_log, scene, kinds)
 
 
-@pytest.mark.xfail(strict=True, reason="setval shows the watermark before its commit is flushed")
 async def test_nothing_is_shown_before_it_is_durable(durable_log):
     """A sequence shows its new value at once, not at the commit that makes it durable."""
     with durable_log.admin() as admin:

@@ -14,7 +14,6 @@ from marked import prepare
 
 from headwater.log.database import SQL
 
-AHEAD = pytest.mark.xfail(strict=True, reason="last_value is read without the buffer's lock")
 pytestmark = [pytest.mark.postgres, pytest.mark.adversarial]
 
 DRAW = """
@@ -79,7 +78,6 @@ def drawing(database):
         connection.close()
 
 
-@AHEAD
 def test_the_position_read_as_drawn_never_falls(database, drawing):
     """It only rises, so one that is followed by a lower one was never drawn."""
     with database.admin() as admin:
@@ -88,7 +86,6 @@ def test_the_position_read_as_drawn_never_falls(database, drawing):
     assert fell == []
 
 
-@AHEAD
 async def test_no_event_is_hidden_by_its_streams_first_position(database, drawing):
     """A stream is read from its first position on, which is read from the sequence too."""
     await prepare(database.url)

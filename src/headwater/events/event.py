@@ -76,6 +76,7 @@ class EventType:
     event_class: type[Event]
     schema: Schema
     decoder: msgspec.json.Decoder[Event]
+    stream_parts: tuple[str, ...]
 
     @staticmethod
     @cache
@@ -88,7 +89,8 @@ class EventType:
         schema = schema_of(event_class)
         _check_names(event_class, name, pattern, version, schema)
         decoder = msgspec.json.Decoder(event_class)
-        return EventType(name, version, pattern, event_class, schema, decoder)
+        parts = tuple(_PLACEHOLDER.split(pattern))
+        return EventType(name, version, pattern, event_class, schema, decoder, parts)
 
     @property
     def relation(self) -> Relation:
@@ -97,8 +99,12 @@ class EventType:
 
     def stream_of(self, event: Event) -> str:
         """The name of the stream that an event belongs to."""
-        parts = {f: getattr(event, f) for f in _PLACEHOLDER.findall(self.stream_pattern)}
-        return self.stream_pattern.format_map(parts)
+        parts = self.stream_parts  # text and field in turn
+        if len(parts) == 3:
+            return f"{parts[0]}{getattr(event, parts[1])}{parts[2]}"
+        return "".join(
+            str(getattr(event, part)) if index % 2 else part for index, part in enumerate(parts)
+        )
 
     def decode(self, data: bytes | str) -> Event:
         """The typed event of stored data. Raises msgspec.ValidationError where it does not fit."""

@@ -6,6 +6,7 @@ security. Sessions run in UTC, and a client that is gone is noticed.
 
 from __future__ import annotations
 
+import asyncio
 import select
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -49,6 +50,7 @@ class Database:
         self.url = url
         self.role: Role = role
         self._identity: LogIdentity | None = None
+        self._opening = asyncio.Lock()
         self._pool = AsyncConnectionPool(
             url,
             min_size=0 if role == "headwater_operator" else 1,
@@ -75,10 +77,13 @@ class Database:
         """Connects, checks the login's role and learns which log this is."""
         if self._identity is not None:
             return
-        await verify_login(self.url, self.role)
-        await self._pool.open()
-        async with self.connection() as connection:
-            self._identity = await read_identity(connection)
+        async with self._opening:
+            if self._identity is None:
+                await verify_login(self.url, self.role)
+                await self._pool.open()
+                with translated():
+                    async with self._pool.connection() as connection:
+                        self._identity = await read_identity(connection)
 
     async def close(self) -> None:
         """Closes all connections."""
@@ -96,7 +101,8 @@ class Database:
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
-        """A connection in autocommit mode, given back at the end."""
+        """A connection in autocommit mode, given back at the end. Opens the pool if need be."""
+        await self.open()
         with translated():
             async with self._pool.connection() as connection:
                 yield connection

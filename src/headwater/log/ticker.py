@@ -5,15 +5,18 @@ events. But `nextval` takes RowExclusiveLock on the sequence before it draws, th
 transaction owns that lock until it ends, and neither a rollback to a savepoint nor a two-phase
 prepare gives it up. So:
 
-1. One statement reads L, the last position drawn.
+1. One statement reads L, the last position drawn, under the sequence's buffer lock: a plain
+   `SELECT last_value` can see a value up to 32 ahead, which `nextval` shows for a moment while it
+   writes its log record.
 2. A later statement reads S, the transactions that hold the lock now.
-3. Once all of S have ended, L is decided, and is published.
+3. Once all of S have ended, L is decided. A commit of its own flushes the log, so that nothing at
+   or below L can vanish in a crash or be drawn again; and then L is published.
 
 A position at or below L was drawn before statement 1, so its transaction held the lock then; at
 statement 2 it is in S, or has ended. Once every member of S has ended, every later snapshot sees the
-outcome. Holders are told apart by `virtualtransaction`, since PREPARE clears the pid; one that ends
-and is reused by the same backend only delays. The commit of `publish` flushes all earlier WAL, so
-nothing that a reader was shown can vanish in a crash. Each tick intersects what is pending with the
+outcome. Holders are told apart by `virtualtransaction`, since PREPARE clears the pid. The flush comes
+before `publish` and not with it, because `setval` is seen by all before its transaction commits.
+Each tick intersects what is pending with the
 holders of now; a ticker that forgets everything starts over and is merely later. Two tickers at once
 are harmless: each publishes only what is decided, and `publish` never lowers the watermark.
 """
@@ -90,6 +93,7 @@ class Ticker:
         holders = frozenset(row[0] for row in await cursor.fetchall())
         decided = generations.observe(drawn, holders)
         if decided is not None:
+            await self._connection.execute(SQL["ticker.flush"], prepare=True)
             await self._connection.execute(
                 SQL["ticker.publish"], {"decided": decided}, prepare=True
             )

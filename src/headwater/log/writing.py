@@ -145,14 +145,17 @@ def group_of(
     group = Group(tenant, idempotency_key)
     shared = None if metadata is None else msgspec.json.encode(metadata)
     for index, item in enumerate(events):
-        fact = item if isinstance(item, Fact) else Fact(event=item)
+        first = None if index else expect
+        if not isinstance(item, Fact):
+            group.add(item, expect=first, metadata=shared, keys=keys, occurred_at=occurred_at)
+            continue
         group.add(
-            fact.event,
-            expect=fact.expect if fact.expect is not None or index else expect,
-            metadata=shared if fact.metadata is None else msgspec.json.encode(fact.metadata),
-            event_id=fact.id,
-            keys=fact.keys if fact.keys is not None else keys,
-            occurred_at=fact.occurred_at or occurred_at,
+            item.event,
+            expect=first if item.expect is None else item.expect,
+            metadata=shared if item.metadata is None else msgspec.json.encode(item.metadata),
+            event_id=item.id,
+            keys=keys if item.keys is None else item.keys,
+            occurred_at=item.occurred_at or occurred_at,
         )
     return group
 

@@ -10,7 +10,17 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Generic, Self, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import (
+    Any,
+    Generic,
+    Self,
+    TypeVar,
+    Union,
+    dataclass_transform,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import msgspec
 
@@ -21,7 +31,21 @@ from headwater.relay import OnFailure
 from headwater.views.definition import Definition
 
 
-class Document(msgspec.Struct, frozen=True):
+@dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))
+class _DocumentMeta(msgspec.StructMeta):
+    """Documents are frozen, as their subclasses need not say."""
+
+    def __new__(
+        mcls,
+        name: str,
+        bases: tuple[type, ...],
+        namespace: dict[str, Any],
+        **config: Any,
+    ) -> Any:
+        return super().__new__(mcls, name, bases, namespace, **(config | {"frozen": True}))
+
+
+class Document(msgspec.Struct, metaclass=_DocumentMeta):
     """The state that a fold keeps for one key.
 
     Every field has a default: that is the state before the first event.
@@ -145,8 +169,7 @@ class Failed(Exception):
         self.reason = reason
 
 
-@dataclass(frozen=True, slots=True)
-class FoldEvent:
+class FoldEvent(msgspec.Struct, frozen=True):
     """An event as a fold takes it: its key and what happened, decoded late."""
 
     position: int

@@ -1,5 +1,5 @@
 -- name: drawn
-SELECT last_value - (NOT is_called)::int FROM headwater.position_seq
+SELECT coalesce(pg_sequence_last_value('headwater.position_seq'::regclass), -1)
 
 -- name: holders
 SELECT l.virtualtransaction
@@ -7,6 +7,9 @@ FROM pg_locks AS l
 WHERE l.locktype = 'relation' AND l.mode = 'RowExclusiveLock'
   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
   AND l.relation = 'headwater.position_seq'::regclass AND l.pid IS DISTINCT FROM pg_backend_pid()
+
+-- name: flush
+SELECT pg_logical_emit_message(true, 'headwater', '')
 
 -- name: publish
 SELECT headwater.publish(%(decided)s)

@@ -95,7 +95,8 @@ END
 $$;
 
 -- Moves the sequence to the block of `moment` if it is not there yet. The partition must exist, so
--- that an append never lands nowhere. setval only ever raises the sequence, under one lock.
+-- that an append never lands nowhere. setval only ever raises the sequence, under one lock. A block's
+-- first position counts as drawn and is never used.
 CREATE FUNCTION headwater.enter_block(moment timestamptz DEFAULT clock_timestamp()) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -105,7 +106,7 @@ BEGIN
   IF to_regclass('headwater.events_' || lpad(block::text, 4, '0')) IS NULL THEN
     RETURN false;
   END IF;
-  PERFORM setval('headwater.position_seq', headwater.block_start(block), false)
+  PERFORM setval('headwater.position_seq', headwater.block_start(block), true)
     FROM headwater.position_seq WHERE last_value < headwater.block_start(block);
   RETURN FOUND;
 END
@@ -119,8 +120,6 @@ $$;
 
 SELECT headwater.create_blocks(headwater.block_of(clock_timestamp()), 4);
 SELECT headwater.enter_block();
--- The block's first position is never used, so that 'from the beginning' is a number below all.
-SELECT nextval('headwater.position_seq');
 SELECT setval('headwater.safe', last_value) FROM headwater.position_seq;
 
 ALTER TABLE headwater.events ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;

@@ -162,7 +162,8 @@ BEGIN
   IF NOT duplicate THEN
     -- Taking the stream's row before drawing the position keeps each stream's positions in version order.
     INSERT INTO headwater.streams AS s (tenant, stream, version, first_position)
-    SELECT whose, append.stream, 1, p.last_value FROM headwater.position_seq AS p
+    -- A lower bound: a plain read of the sequence may run up to 32 ahead of what was drawn.
+    SELECT whose, append.stream, 1, greatest(p.last_value - 32, 0) FROM headwater.position_seq AS p
     ON CONFLICT (tenant, stream) DO UPDATE SET version = s.version + 1
     RETURNING s.version INTO version;
     IF version - 1 <> append.expected_version THEN
@@ -283,7 +284,7 @@ LANGUAGE sql VOLATILE AS $$
     -- Locked in sorted order, so that two callers never wait for each other; and before any
     -- position is drawn, so that each stream's positions stay in version order.
     INSERT INTO headwater.streams AS s (tenant, stream, version, first_position)
-    SELECT whose, i.stream, count(*), (SELECT p.last_value FROM headwater.position_seq AS p)
+    SELECT whose, i.stream, count(*), (SELECT greatest(p.last_value - 32, 0) FROM headwater.position_seq AS p)
     FROM input AS i WHERE NOT EXISTS (SELECT FROM refused)
     GROUP BY i.stream ORDER BY i.stream
     ON CONFLICT (tenant, stream) DO UPDATE SET version = s.version + excluded.version

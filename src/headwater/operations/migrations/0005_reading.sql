@@ -4,13 +4,13 @@ SET ROLE headwater_owner;
 CREATE FUNCTION headwater.safe_position() RETURNS bigint
 LANGUAGE sql VOLATILE AS $$ SELECT last_value - (NOT is_called)::int FROM headwater.safe $$;
 
--- Raises the watermark, never lowers it: two tickers may publish at once. The commit of this
--- statement flushes all earlier WAL, so what readers are shown can neither vanish in a crash nor
--- be drawn again.
+-- Raises the watermark, never lowers it: two tickers may publish at once. setval is seen by all at
+-- once, before this commits, so the ticker has flushed the log up to `decided` in a statement before;
+-- a watermark that a crash takes back is merely published again.
 CREATE FUNCTION headwater.publish(decided bigint) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  PERFORM set_config('synchronous_commit', 'on', true);
+  PERFORM set_config('synchronous_commit', 'off', true);
   PERFORM pg_advisory_xact_lock(hashtextextended('headwater.safe', 0));
   PERFORM setval('headwater.safe', decided) FROM headwater.safe WHERE last_value < decided;
 END
