@@ -60,6 +60,24 @@ async def test_a_token_that_means_nothing_here_is_refused(database18, change, er
         assert refused.value.hint
 
 
+async def test_an_open_app_notices_a_new_epoch(database18):
+    """Promise 5 across a restore: new tokens count, old ones are refused."""
+    app, orders, _ = shop(database18.url)
+    async with app:
+        await app.deploy()
+        async with app.relay():
+            old = await app.append(Placed("1", Decimal(1)))
+            assert (await orders.get("1", at_least=old.token)).total == 1
+            with database18.admin() as admin:
+                admin.execute("UPDATE headwater.log SET epoch = epoch + 1")
+            with pytest.raises(errors.StaleToken):
+                await orders.get("1", at_least=old.token)
+            new = await app.append(Placed("1", Decimal(1)))
+            assert (await orders.get("1", at_least=new.token)).total == 2
+            with pytest.raises(errors.StaleToken):
+                await orders.get("1", at_least=old.token)
+
+
 @pytest.mark.parametrize(
     ("event", "error"),
     [

@@ -26,11 +26,11 @@ SUPPORT = Path(shop.__file__).parent
 
 
 @contextmanager
-def relay_process(database):
+def relay_process(database, *options):
     """`headwater up` in a process of its own."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("HEADWATER_")}
     process = subprocess.Popen(
-        [sys.executable, "-m", "headwater", "up"],
+        [sys.executable, "-m", "headwater", "up", *options],
         cwd=SUPPORT,
         env=environment | {"HEADWATER_DATABASE_URL": database.url, "HEADWATER_APP": "shop:app"},
         stdout=subprocess.PIPE,
@@ -136,6 +136,29 @@ async def test_a_relay_paused_past_its_lease_changes_nothing(database18):
                 assert paused.poll() is None
 
 
+async def test_a_relay_for_one_view_leaves_the_others_to_the_rest(database18):
+    """Promise 6: whatever relays drive which views, no view is left to nobody."""
+    async with opened(database18) as app:
+        with relay_process(database18), relay_process(database18, "--only", "totals") as second:
+            views = set(app.views)
+            await until(lambda: views <= set(holders(database18)) and _relays(database18) == 2)
+            written = await fill(app, 1_000)
+            await all_verified(app, written.token, 1_000)
+            others = {h for v, h in holders(database18).items() if v in views - {"totals"}}
+            assert len(others) == 1
+            assert str(second.pid) not in others.pop()
+
+
+async def test_a_stopped_relay_leaves_nothing_to_wait_for(database18):
+    """A restart of a relay costs no lease's time: all are given back."""
+    async with opened(database18) as app:
+        for n in range(3):
+            async with app.relay():
+                written = await app.append(Placed("1", Decimal(1)))
+                await shop.totals.get(at_least=written.token, timeout_seconds=4)
+            assert holders(database18) == {}, n
+
+
 async def test_views_go_on_after_the_server_restarts(own_server):
     """Promise 3 across a crash of Postgres itself: appends in flight fail clearly, views catch up."""
     from headwater.errors import HeadwaterError
@@ -157,6 +180,14 @@ def _shared(database, views):
     """Who drives which view, once two relays drive all of them."""
     held = {name: holder for name, holder in holders(database).items() if name in views}
     return held if views == set(held) and len(set(held.values())) == 2 else None
+
+
+def _relays(database):
+    with database.admin() as admin:
+        (count,) = admin.execute(
+            "SELECT count(*) FROM headwater.leases WHERE name LIKE 'relay/%' AND expires_at > clock_timestamp()"
+        ).fetchone()
+    return count
 
 
 def _checkpoint(database):

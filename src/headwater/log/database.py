@@ -90,6 +90,12 @@ class Database:
         self._identity = None
         await self._pool.close()
 
+    async def identify(self) -> LogIdentity:
+        """Reads again which log this is: its epoch changes when it is restored or fails over."""
+        async with self.connection() as connection:
+            self._identity = await read_identity(connection)
+            return self._identity
+
     @property
     def identity(self) -> LogIdentity:
         """Which log this is. The database must be open."""

@@ -25,7 +25,7 @@ _BY_STATE: dict[str, type[HeadwaterError]] = {
     "HW011": errors.SchemaChanged,
     "HW020": errors.LeaseLost,
 }
-_NOT_INITIALIZED = {"3F000", "42P01", "42883"}  # no such schema, table or function
+_NOT_INITIALIZED = {"3F000", "42P01"}  # no such schema or table
 
 
 @contextmanager

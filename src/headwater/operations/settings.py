@@ -8,6 +8,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
+
 from headwater.errors import SettingError
 from headwater.operations.embedded import EmbeddedPostgres
 from headwater.operations.migrate import create_login, migrate
@@ -71,12 +75,24 @@ class Settings:
                     f"There is no setting {variable}.",
                     hint=f"The settings are {', '.join(variables)}.",
                 )
+            if known.name.endswith("_url"):
+                _check_url(variable, text)
             values[known.name] = _CONVERT[known.name](text) if known.name in _CONVERT else text
         return Settings(**values)  # type: ignore[arg-type]
 
     def server(self, on_progress: Callable[[str], None] | None = None) -> Server:
         """The server that holds the log."""
         return Server(self, on_progress)
+
+
+def _check_url(variable: str, text: str) -> None:
+    try:
+        conninfo_to_dict(text)
+    except psycopg.Error as error:
+        raise SettingError(
+            f"{variable} is not a Postgres URL.",
+            hint="Write postgresql://login:password@host:port/database.",
+        ) from error
 
 
 def _positive(text: str) -> int:
@@ -134,9 +150,6 @@ class Server:
 
 
 def _ensure_database(server: EmbeddedPostgres) -> None:
-    import psycopg
-    from psycopg import sql
-
     with psycopg.connect(server.url(), autocommit=True) as connection:
         connection.execute("SELECT pg_advisory_lock(hashtextextended('headwater.database', 0))")
         exists = connection.execute(

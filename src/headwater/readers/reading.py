@@ -8,7 +8,7 @@ from typing import Any
 
 from psycopg import sql
 
-from headwater.errors import KeyParked
+from headwater.errors import KeyParked, StaleToken
 from headwater.log.database import Connection, Database
 from headwater.readers.checkpoints import SQL, CheckpointWatch
 
@@ -62,25 +62,40 @@ class Reader:
         """A read-only transaction for one tenant that sees the views at or after the token."""
         position = None
         if at_least is not None:
-            position = self._database.identity.position_of(at_least)
+            position = await self._position_of(at_least)
             for view in views:
                 await self._watch.reached(view, position, timeout_seconds=timeout_seconds)
         async with self._database.transaction(tenant) as connection:
             await connection.execute(SQL["readers.read_only"])
             if position is not None:
-                await self._refuse_parked(connection, views, tenant, key)
+                await self._guard(connection, views, tenant, key)
             yield connection
 
-    async def _refuse_parked(
+    async def _position_of(self, token: str) -> int:
+        """A token's position; what this process knows of the log may be from before a restore."""
+        try:
+            return self._database.identity.position_of(token)
+        except StaleToken:
+            return (await self._database.identify()).position_of(token)
+
+    async def _guard(
         self, connection: Connection, views: Sequence[str], tenant: str, key: str | None
     ) -> None:
+        """Refuses to answer a token from another epoch, or from before what is parked."""
         parameters = {"views": list(views), "tenant": tenant, "key": key}
-        row = await (await connection.execute(SQL["readers.parked"], parameters)).fetchone()
-        if row is not None:
+        row = await (await connection.execute(SQL["readers.guard"], parameters)).fetchone()
+        assert row is not None
+        epoch, parked = row
+        if epoch != self._database.identity.epoch:
+            await self._database.identify()
+            raise StaleToken(
+                hint="The log was restored while this read waited: read without a token and check."
+            )
+        if parked is not None:
             what = f"the key {key!r}" if key is not None else "this tenant"
             raise KeyParked(
-                f"The event at position {row[0]} for {what} is parked in {', '.join(views)}, so a read "
+                f"The event at position {parked} for {what} is parked in {', '.join(views)}, so a read "
                 "with a token would answer from before it.",
                 hint="See `headwater parked`; read without a token to accept what is there.",
-                position=row[0],
+                position=parked,
             )

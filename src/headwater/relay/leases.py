@@ -8,11 +8,13 @@ over.
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 from headwater.log.database import Connection
 from headwater.log.statements import Statements
@@ -65,8 +67,14 @@ class Leases:
         """Gives a lease back, so that another need not wait for its end."""
         await connection.execute(SQL["relay.release"], {"name": name, "holder": self.holder})
 
-    async def live_relays(self, connection: Connection) -> int:
-        """How many relays are alive, this one included."""
+    async def share(self, connection: Connection, views: Sequence[str]) -> int:
+        """How many of its views this relay may hold, so that all relays alive hold about as many.
+
+        Each relay says in its own lease which views it drives; a view that several drive counts for
+        each of them by its part.
+        """
         await connection.execute(SQL["relay.forget_relays"])
-        row = await (await connection.execute(SQL["relay.live_relays"])).fetchone()
-        return 1 if row is None else max(1, row[0])
+        cursor = await connection.execute(SQL["relay.live_relays"])
+        alive = [set((detail or "").split()) for (detail,) in await cursor.fetchall()]
+        parts = (Fraction(1, max(1, sum(view in driven for driven in alive))) for view in views)
+        return math.ceil(sum(parts, start=Fraction(0)))

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 import psycopg
 
-from headwater.errors import HeadwaterError, LeaseLost
+from headwater.errors import HeadwaterError, LeaseLost, ViewStale
 from headwater.relay.frontier import Frontier
 from headwater.relay.leases import Standing
 from headwater.relay.port import Batch, CannotApply, Target
@@ -34,6 +34,7 @@ class Pace:
     attempts: int = 4
     first_retry_seconds: float = 0.05
     longest_retry_seconds: float = 15.0
+    stale_retry_seconds: float = 1.0
     calm_seconds: float = 60.0
 
 
@@ -179,7 +180,10 @@ class Runner:
             "retrying",
             f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
         )
-        seconds = min(self.pace.first_retry_seconds * 2**failures, self.pace.longest_retry_seconds)
+        longest = self.pace.longest_retry_seconds
+        if isinstance(error, ViewStale):
+            longest = self.pace.stale_retry_seconds  # someone is about to rebuild it
+        seconds = min(self.pace.first_retry_seconds * 2**failures, longest)
         if self.standing.detail != before:
             _log.warning("%s: %s", self.target.name, self.standing.detail)
         await asyncio.sleep(seconds * random.uniform(0.5, 1))  # noqa: S311 - jitter, no secret

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import time
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
@@ -69,11 +68,8 @@ class Relay:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        names = [
-            *self._driven,
-            f"relay/{self.leases.holder}",
-            *([_TICKER] if self._ticking else []),
-        ]
+        # A lease that is not ours is not released, so the ticker's needs no asking whether it is.
+        names = [*self._driven, f"relay/{self.leases.holder}", _TICKER]
         await asyncio.gather(*(self._drop(name) for name in list(self._driven)))
         if tasks:
             with suppress(HeadwaterError, psycopg.Error):
@@ -114,18 +110,19 @@ class Relay:
                 await self._drop(name)
                 await self.leases.release(connection, name)
             held = {name: driven.runner.standing for name, driven in self._driven.items()}
-            ours = await self.leases.renew(connection, held | {me: Standing()})
+            drives = Standing(detail=" ".join(target.name for target in self.targets))
+            ours = await self.leases.renew(connection, held | {me: drives})
             for name in held.keys() - ours:
                 await self._drop(name)
             if me not in ours:
                 await self.leases.acquire(connection, me)
+                continue  # and say what it drives, before shares are counted
             await self._take_share(connection)
             await asyncio.sleep(self.leases.seconds / 5)
 
     async def _take_share(self, connection: Connection) -> None:
         """Takes free views up to this relay's share, and gives back what is above it."""
-        relays = await self.leases.live_relays(connection)
-        share = math.ceil(len(self.targets) / relays)
+        share = await self.leases.share(connection, [target.name for target in self.targets])
         for name in sorted(self._driven)[share:]:
             await self._drop(name)
             await self.leases.release(connection, name)

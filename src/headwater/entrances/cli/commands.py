@@ -97,7 +97,11 @@ async def up(app: App, only: Sequence[str]) -> int:
 @click.argument("event_type")
 @click.argument("data")
 @click.option("--stream", required=True, help="The stream, such as order/42.")
-@click.option("--expect", type=int, help="The version the stream must have; 0: must not exist.")
+@click.option(
+    "--expect",
+    type=click.IntRange(0, 2**31 - 1),
+    help="The version the stream must have; 0: must not exist.",
+)
 @click.option("--key", "idempotency_key", help="An idempotency key.")
 @click.option("--schema-version", type=int, default=1, show_default=True)
 @tenant_option
@@ -173,9 +177,11 @@ async def log(
     await operator.open()
     async with operator.connection() as connection, _ticking(app):
         safe = await safe_position(connection)
-        if after is None:
-            after = 0 if follow is False and safe < limit else max(safe - limit, 0)
         filters = {"types": list(types) or None, "tenant": tenant}
+        if after is None:
+            parameters = {"upto": safe, "max_rows": limit, **filters}
+            rows = await (await connection.execute(LOG["log.newest"], parameters)).fetchall()
+            after = rows[-1][0] - 1 if rows else safe
         while True:
             parameters = {"after": after, "upto": safe, "max_rows": limit, **filters}
             rows = await (await connection.execute(LOG["log.read"], parameters)).fetchall()

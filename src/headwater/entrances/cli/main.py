@@ -10,12 +10,14 @@ import asyncio
 import functools
 import importlib
 import logging
+import signal
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+import psycopg
 
 from headwater.app import App
 from headwater.entrances.cli import output
@@ -71,6 +73,9 @@ async def _opened(
 
 
 def _run(work: Callable[[], Awaitable[int]]) -> int:
+    # A supervisor's SIGTERM ends a command as Ctrl-C does, also one that a script started with &.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         return asyncio.run(_awaited(work))
     except KeyboardInterrupt:
@@ -80,6 +85,9 @@ def _run(work: Callable[[], Awaitable[int]]) -> int:
         return _explain(error, 3)
     except HeadwaterError as error:
         return _explain(error, 2)
+    except psycopg.Error as error:
+        output.note(f"headwater: Postgres refused it: {error.diag.message_primary or error}")
+        return 2
 
 
 async def _awaited(work: Callable[[], Awaitable[int]]) -> int:

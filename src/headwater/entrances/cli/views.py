@@ -11,7 +11,7 @@ from headwater.app import App
 from headwater.entrances.cli import output
 from headwater.entrances.cli.commands import json_option
 from headwater.entrances.cli.main import cli, command
-from headwater.errors import HeadwaterError
+from headwater.errors import HeadwaterError, UnknownView
 from headwater.operations.health import metrics_text, view_rows
 
 _ = cli
@@ -143,6 +143,12 @@ async def parked(
                 raise HeadwaterError(f"There is no event at position {show}.")
             output.json(row[0])
             return 0
+        if view is not None:
+            known = await (await connection.execute(SQL["health.views"])).fetchall()
+            if view not in {row[0] for row in known}:
+                raise UnknownView(
+                    f"No view {view!r} is deployed.", hint="headwater views lists them."
+                )
         cursor = await connection.execute(SQL["health.parked"], {"view": view, "limit": limit})
         rows = await cursor.fetchall()
     columns = ("view", "position", "tenant", "keys", "reason", "culprit", "status", "parked_at")

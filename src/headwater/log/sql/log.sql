@@ -43,6 +43,15 @@ WHERE e.position > %(after)s AND e.position <= %(upto)s
 ORDER BY e.position
 LIMIT %(max_rows)s
 
+-- name: newest
+SELECT e.position
+FROM headwater.events AS e
+WHERE e.position <= %(upto)s
+  AND (%(types)s::text[] IS NULL OR e.type = ANY (%(types)s))
+  AND (%(tenant)s::text IS NULL OR e.tenant = %(tenant)s)
+ORDER BY e.position DESC
+LIMIT %(max_rows)s
+
 -- name: stream
 SELECT e.position, e.tenant, e.stream, e.version, e.type, e.schema_version, e.id, e.recorded_at, e.occurred_at,
        e.data::text, e.metadata::text, e.keys

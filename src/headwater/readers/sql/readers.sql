@@ -1,11 +1,12 @@
 -- name: checkpoints
 SELECT view, position FROM headwater.checkpoints WHERE view = ANY (%(views)s)
 
--- name: parked
-SELECT p.position FROM headwater.parked AS p
-WHERE p.view = ANY (%(views)s) AND p.tenant = %(tenant)s AND p.status = 'parked'
-  AND (%(key)s::text IS NULL OR p.keys IS NULL OR %(key)s = ANY (p.keys))
-ORDER BY p.position LIMIT 1
+-- name: guard
+SELECT l.epoch, (
+  SELECT min(p.position) FROM headwater.parked AS p
+  WHERE p.view = ANY (%(views)s) AND p.tenant = %(tenant)s AND p.status = 'parked'
+    AND (%(key)s::text IS NULL OR p.keys IS NULL OR %(key)s = ANY (p.keys)))
+FROM headwater.log AS l
 
 -- name: read_only
 SET TRANSACTION READ ONLY

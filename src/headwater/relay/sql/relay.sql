@@ -18,7 +18,7 @@ RETURNING l.name
 UPDATE headwater.leases SET expires_at = '-infinity', state = 'released' WHERE name = %(name)s AND holder = %(holder)s
 
 -- name: live_relays
-SELECT count(*)::int FROM headwater.leases WHERE name LIKE 'relay/%%' AND expires_at > clock_timestamp()
+SELECT detail FROM headwater.leases WHERE name LIKE 'relay/%%' AND expires_at > clock_timestamp()
 
 -- name: forget_relays
 DELETE FROM headwater.leases WHERE name LIKE 'relay/%%' AND expires_at < clock_timestamp() - interval '1 minute'
