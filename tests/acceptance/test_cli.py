@@ -30,7 +30,6 @@ class CommandLine:
             "HEADWATER_DATABASE_URL": url,
             "HEADWATER_APP": "shop:app",
             "PYTHONPATH": str(SUPPORT),
-            "PYTHONDONTWRITEBYTECODE": "1",
             "COLUMNS": "200",
             **settings,
         }

@@ -65,8 +65,8 @@ class Reader:
             position = await self._position_of(at_least)
             for view in views:
                 await self._watch.reached(view, position, timeout_seconds=timeout_seconds)
-        async with self._database.transaction(tenant) as connection:
-            await connection.execute(SQL["readers.read_only"])
+        async with self._database.transaction() as connection:
+            await connection.execute(SQL["readers.begin"], {"tenant": tenant}, prepare=True)
             if position is not None:
                 await self._guard(connection, views, tenant, key)
             yield connection
@@ -83,7 +83,9 @@ class Reader:
     ) -> None:
         """Refuses to answer a token from another epoch, or from before what is parked."""
         parameters = {"views": list(views), "tenant": tenant, "key": key}
-        row = await (await connection.execute(SQL["readers.guard"], parameters)).fetchone()
+        row = await (
+            await connection.execute(SQL["readers.guard"], parameters, prepare=True)
+        ).fetchone()
         assert row is not None
         epoch, parked = row
         if epoch != self._database.identity.epoch:

@@ -8,5 +8,5 @@ SELECT l.epoch, (
     AND (%(key)s::text IS NULL OR p.keys IS NULL OR %(key)s = ANY (p.keys)))
 FROM headwater.log AS l
 
--- name: read_only
-SET TRANSACTION READ ONLY
+-- name: begin
+SELECT set_config('headwater.tenant', %(tenant)s, true), set_config('transaction_read_only', 'on', true)
