@@ -2,9 +2,10 @@
 
 from headwater.log.database import Connection, Database
 from headwater.log.reading import LogReader
+from headwater.log.shared_commits import SharedCommits
 from headwater.log.ticker import Generations, Ticker
 from headwater.log.tokens import LogIdentity, Token
-from headwater.log.writing import Fact, SharedCommits, Writer, Written
+from headwater.log.writing import Fact, Writer, Written
 
 __all__ = [
     "Connection",

@@ -1,0 +1,211 @@
+"""Views as an application reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Generic, Protocol, TypeVar, cast
+
+import msgspec
+from psycopg import sql
+
+from headwater.errors import DefinitionError
+from headwater.log import Database
+from headwater.readers.reading import DEFAULT_TIMEOUT_SECONDS, Reader
+from headwater.views import Document, Fold, SqlView, StoredView
+
+D = TypeVar("D", bound=Document)
+R = TypeVar("R", bound=msgspec.Struct)
+
+
+class Installation(Protocol):
+    """What reading needs of an open app."""
+
+    @property
+    def reader(self) -> Reader:
+        """Reads views at least at a token."""
+        ...
+
+    def database(self) -> Database:
+        """The pool of connections in the application's role."""
+        ...
+
+    def tenant_of(self, tenant: str | None) -> str:
+        """The tenant named, or the app's only one."""
+        ...
+
+    def stored(self, view: str) -> StoredView:
+        """A view in its store."""
+        ...
+
+
+class FoldView(Generic[D]):
+    """A fold of an app: its definition, and how its documents are read."""
+
+    def __init__(self, app: Installation, fold: Fold[D]) -> None:
+        self._app = app
+        self.fold = fold
+
+    @property
+    def name(self) -> str:
+        """The view's name."""
+        return self.fold.name
+
+    async def get(
+        self,
+        key: object,
+        *,
+        tenant: str | None = None,
+        at_least: str | None = None,
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+    ) -> D | None:
+        """The document of a key, or None where there is none.
+
+        With a token it is at least as new as the write that returned it. Raises NotCaughtUp,
+        KeyParked, TokenError.
+        """
+        _, rows = await self._app.reader.rows(
+            sql.SQL(
+                "SELECT document::text FROM {} WHERE tenant = %(tenant)s AND key = %(key)s"
+            ).format(sql.Identifier("headwater_views", self.name)),
+            {"tenant": self._app.tenant_of(tenant), "key": str(key)},
+            views=[self.name],
+            tenant=self._app.tenant_of(tenant),
+            at_least=at_least,
+            timeout_seconds=timeout_seconds,
+            key=str(key),
+        )
+        return self._row(rows[0]) if rows else None
+
+    async def list(
+        self,
+        *,
+        tenant: str | None = None,
+        at_least: str | None = None,
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        after: str = "",
+        limit: int = 100,
+    ) -> list[tuple[str, D]]:
+        """A page of keys and documents in the order of keys, after a key."""
+        whose = self._app.tenant_of(tenant)
+        _, rows = await self._app.reader.rows(
+            sql.SQL(
+                "SELECT key, document::text FROM {} WHERE tenant = %(tenant)s AND key > %(after)s "
+                "ORDER BY key LIMIT %(limit)s"
+            ).format(sql.Identifier("headwater_views", self.name)),
+            {"tenant": whose, "after": after, "limit": limit},
+            views=[self.name],
+            tenant=whose,
+            at_least=at_least,
+            timeout_seconds=timeout_seconds,
+        )
+        return [(row[0], self._row(row[1:])) for row in rows]
+
+    def _row(self, row: Sequence[Any]) -> D:
+        return cast("D", self._app.stored(self.name).row_of(row))
+
+
+class RowsView(Generic[R]):
+    """A SQL view of an app: its definition, and how its rows are read."""
+
+    def __init__(self, app: Installation, view: SqlView) -> None:
+        self._app = app
+        self.view = view
+
+    @property
+    def name(self) -> str:
+        """The view's name."""
+        return self.view.name
+
+    async def get(
+        self,
+        *key: object,
+        tenant: str | None = None,
+        at_least: str | None = None,
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+    ) -> R | None:
+        """The row of a key, its parts in the order of the view's key, or None where there is none."""
+        names = self.view.query.key
+        if len(key) != len(names):
+            raise DefinitionError(
+                f"The view {self.name!r} has the key ({', '.join(names)}), not {len(key)} values.",
+                hint="Pass one value for each part.",
+            )
+        whose = self._app.tenant_of(tenant)
+        parameters = {f"key_{n}": value for n, value in enumerate(key, start=1)} | {"tenant": whose}
+        conditions = [
+            sql.SQL("{} = {}").format(sql.Identifier(name), sql.Placeholder(f"key_{n}"))
+            if parameters[f"key_{n}"] is not None
+            else sql.SQL("{} IS NULL").format(sql.Identifier(name))
+            for n, name in enumerate(names, start=1)
+        ]
+        _, rows = await self._app.reader.rows(
+            sql.SQL("SELECT {} FROM {} WHERE {}").format(
+                self._columns,
+                self._identifier,
+                sql.SQL(" AND ").join([sql.SQL("tenant = %(tenant)s"), *conditions]),
+            ),
+            parameters,
+            views=[self.name],
+            tenant=whose,
+            at_least=at_least,
+            timeout_seconds=timeout_seconds,
+            key=None if at_least is None else await self._group(parameters),
+        )
+        return self._row(rows[0]) if rows else None
+
+    async def _group(self, parameters: dict[str, Any]) -> str:
+        """A key as parked events name it; the view's own columns say of what type its parts are."""
+        names = [sql.Identifier("tenant"), *map(sql.Identifier, self.view.query.key)]
+        places = [
+            sql.Placeholder("tenant"),
+            *(sql.Placeholder(f"key_{n}") for n in range(1, len(names))),
+        ]
+        statement = sql.SQL(
+            "SELECT jsonb_build_array({names})::text FROM (SELECT {names} FROM {view} WHERE false "
+            "UNION ALL SELECT {places}) AS one"
+        ).format(
+            names=sql.SQL(", ").join(names),
+            view=self._identifier,
+            places=sql.SQL(", ").join(places),
+        )
+        async with self._app.database().connection() as connection:
+            row = await (await connection.execute(statement, parameters)).fetchone()
+        assert row is not None
+        text: str = row[0]
+        return text
+
+    @property
+    def _identifier(self) -> sql.Identifier:
+        return sql.Identifier("headwater_views", self.name)
+
+    @property
+    def _columns(self) -> sql.Composed:
+        return sql.SQL(", ").join(sql.Identifier(output.name) for output in self.view.query.outputs)
+
+    def _row(self, values: Sequence[Any]) -> R:
+        return cast("R", self._app.stored(self.name).row_of(values))
+
+    async def list(
+        self,
+        *,
+        tenant: str | None = None,
+        at_least: str | None = None,
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        limit: int = 1000,
+    ) -> list[R]:
+        """The rows in the order of the view's key."""
+        whose = self._app.tenant_of(tenant)
+        order = self.view.query.key or ("tenant",)
+        _, rows = await self._app.reader.rows(
+            sql.SQL(
+                "SELECT {} FROM {} WHERE tenant = %(tenant)s ORDER BY {} LIMIT %(limit)s"
+            ).format(
+                self._columns, self._identifier, sql.SQL(", ").join(map(sql.Identifier, order))
+            ),
+            {"tenant": whose, "limit": limit},
+            views=[self.name],
+            tenant=whose,
+            at_least=at_least,
+            timeout_seconds=timeout_seconds,
+        )
+        return [self._row(row) for row in rows]
