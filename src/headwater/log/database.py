@@ -79,11 +79,9 @@ class Database:
             return
         async with self._opening:
             if self._identity is None:
-                await verify_login(self.url, self.role)
-                await self._pool.open()
-                with translated():
-                    async with self._pool.connection() as connection:
-                        self._identity = await read_identity(connection)
+                identity = await verify_login(self.url, self.role)
+                await self._pool.open()  # last, so that a refusal leaves no pool behind
+                self._identity = identity
 
     async def close(self) -> None:
         """Closes all connections."""
@@ -162,8 +160,8 @@ async def read_identity(connection: Connection) -> LogIdentity:
     return LogIdentity(*row)
 
 
-async def verify_login(url: str, role: Role) -> None:
-    """Refuses a login that could step around row-level security, or that may not take the role.
+async def verify_login(url: str, role: Role) -> LogIdentity:
+    """Which log this is; refuses a login that could step around row-level security, or that may not take the role.
 
     Raises RoleBypassesSecurity, RoleMissing, NotInitialized or DatabaseUnavailable.
     """
@@ -186,6 +184,8 @@ async def verify_login(url: str, role: Role) -> None:
                 f"The login {login!r} is not a member of {role}, or the role does not exist.",
                 hint=f"Run `headwater init --login {login}` with an administrator's URL.",
             )
+        await connection.execute(SQL["log.take_role"], {"role": role})
+        return await read_identity(connection)
 
 
 __all__ = [
