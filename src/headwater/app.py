@@ -15,7 +15,7 @@ from typing import Any, Self, cast
 
 from psycopg import sql
 
-from headwater.errors import DefinitionError, KeyParked, SettingError, TenantMissing, UnknownView
+from headwater.errors import DefinitionError, SettingError, TenantMissing, UnknownView
 from headwater.events import Event, EventTypes
 from headwater.log import Database, Fact, LogReader, SharedCommits, Token, Writer, Written
 from headwater.log.database import Connection
@@ -334,4 +334,4 @@ class _Running:
         return self._databases[role]
 
 
-__all__ = ["App", "FoldView", "KeyParked", "RowsView", "Transaction"]
+__all__ = ["App", "FoldView", "RowsView", "Transaction"]

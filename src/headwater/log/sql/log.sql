@@ -30,9 +30,6 @@ CROSS JOIN LATERAL headwater.append_groups(
 -- name: safe
 SELECT last_value - (NOT is_called)::int FROM headwater.safe
 
--- name: head
-SELECT last_value - (NOT is_called)::int FROM headwater.position_seq
-
 -- name: read
 SELECT e.position, e.tenant, e.stream, e.version, e.type, e.schema_version, e.id, e.recorded_at, e.occurred_at,
        e.data::text, e.metadata::text, e.keys
@@ -63,6 +60,3 @@ LIMIT %(max_rows)s
 
 -- name: register_type
 SELECT headwater.register_type(%(type)s, %(schema_version)s, %(stream_pattern)s, %(schema)s::jsonb)
-
--- name: registered_types
-SELECT type, schema_version, stream_pattern, schema FROM headwater.event_types
