@@ -1,7 +1,7 @@
 """Step 1 of the protocol rests on a number that Postgres changes in place: it must have been drawn.
 
 While nextval writes its log record, the sequence shows the position 32 further on; only the
-buffer's lock hides that. So the statement that the ticker runs is watched under fire.
+buffer's lock hides that. So the function that the ticker calls is watched under fire.
 """
 
 from __future__ import annotations
@@ -12,10 +12,9 @@ import psycopg
 import pytest
 from marked import prepare
 
-from headwater.log.database import SQL
-
 pytestmark = [pytest.mark.postgres, pytest.mark.adversarial]
 
+DRAWN = "SELECT drawn FROM headwater.observe(9223372036854775807)"
 DRAW = """
 DO $$ BEGIN LOOP
   PERFORM nextval('headwater.position_seq') FROM generate_series(1, 1000);
@@ -82,7 +81,7 @@ def test_the_position_read_as_drawn_never_falls(database, drawing):
     """It only rises, so one that is followed by a lower one was never drawn."""
     with database.admin() as admin:
         admin.execute(WATCH)
-        fell = admin.execute("SELECT * FROM watch(%s, 4)", [SQL["ticker.drawn"]]).fetchall()
+        fell = admin.execute("SELECT * FROM watch(%s, 4)", [DRAWN]).fetchall()
     assert fell == []
 
 

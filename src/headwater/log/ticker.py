@@ -5,15 +5,15 @@ events. But `nextval` takes RowExclusiveLock on the sequence before it draws, th
 transaction owns that lock until it ends, and neither a rollback to a savepoint nor a two-phase
 prepare gives it up. So:
 
-1. One statement reads L, the last position drawn, under the sequence's buffer lock: a plain
-   `SELECT last_value` can see a value up to 32 ahead, which `nextval` shows for a moment while it
-   writes its log record.
-2. A later statement reads S, the transactions that hold the lock now.
+1. L, the last position drawn, is read under the sequence's buffer lock: a plain `SELECT last_value`
+   can see a value up to 32 ahead, which `nextval` shows for a moment while it writes its log record.
+2. After that S is read, the transactions that hold the lock now. Neither goes through a snapshot, so
+   one function reads both, in this order.
 3. Once all of S have ended, L is decided. A commit of its own flushes the log, so that nothing at
    or below L can vanish in a crash or be drawn again; and then L is published.
 
-A position at or below L was drawn before statement 1, so its transaction held the lock then; at
-statement 2 it is in S, or has ended. Once every member of S has ended, every later snapshot sees the
+A position at or below L was drawn before step 1, so its transaction held the lock then; at step 2 it
+is in S, or has ended. Once every member of S has ended, every later snapshot sees the
 outcome. Holders are told apart by `virtualtransaction`, since PREPARE clears the pid. The flush comes
 before `publish` and not with it, because `setval` is seen by all before its transaction commits.
 Each tick intersects what is pending with the
@@ -85,22 +85,19 @@ class Ticker:
         if not self._prepared:
             await self._connection.execute(SQL["ticker.durable"])
             self._prepared = True
-        drawn = await self._value("ticker.drawn")
         generations = self._generations
-        if generations.settled and drawn <= generations.published:
+        known = generations.published if generations.settled else -1
+        cursor = await self._connection.execute(
+            SQL["ticker.observe"], {"known": known}, prepare=True
+        )
+        row = await cursor.fetchone()
+        assert row is not None
+        drawn, holders = row
+        if holders is None:
             return False  # nothing was drawn, so nobody's outcome is awaited
-        cursor = await self._connection.execute(SQL["ticker.holders"], prepare=True)
-        holders = frozenset(row[0] for row in await cursor.fetchall())
-        decided = generations.observe(drawn, holders)
+        decided = generations.observe(drawn, frozenset(holders))
         if decided is not None:
-            await self._connection.execute(SQL["ticker.flush"], prepare=True)
             await self._connection.execute(
-                SQL["ticker.publish"], {"decided": decided}, prepare=True
+                SQL["ticker.flush_and_publish"], {"decided": decided}, prepare=True
             )
         return decided is not None or not generations.settled
-
-    async def _value(self, statement: str) -> int:
-        row = await (await self._connection.execute(SQL[statement], prepare=True)).fetchone()
-        assert row is not None
-        value: int = row[0]
-        return value

@@ -14,7 +14,7 @@ from headwater.log.statements import Statements
 
 SQL = Statements("headwater.readers")
 
-_POLL_SECONDS = (0.0005, 0.001, 0.001, 0.002)
+_POLL_SECONDS = (0.0005, 0.001)
 
 
 @dataclass(slots=True)

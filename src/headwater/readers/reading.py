@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from psycopg import sql
 
 from headwater.errors import KeyParked, StaleToken
-from headwater.log.database import Connection, Database
+from headwater.log.database import Database
 from headwater.readers.checkpoints import SQL, CheckpointWatch
 
 DEFAULT_TIMEOUT_SECONDS = 5.0
@@ -42,34 +41,23 @@ class Reader:
         Raises TokenError, NotCaughtUp, and KeyParked where an event of ``key`` (or, without one, any
         of the tenant's) is parked at or before the token, so that the answer would be from before it.
         """
-        async with self.transaction(
-            views=views, tenant=tenant, at_least=at_least, timeout_seconds=timeout_seconds, key=key
-        ) as connection:
-            cursor = await connection.execute(statement, parameters)
-            columns = [column.name for column in cursor.description or ()]
-            return columns, await cursor.fetchall()
-
-    @asynccontextmanager
-    async def transaction(
-        self,
-        *,
-        views: Sequence[str],
-        tenant: str,
-        at_least: str | None,
-        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
-        key: str | None = None,
-    ) -> AsyncIterator[Connection]:
-        """A read-only transaction for one tenant that sees the views at or after the token."""
         position = None
         if at_least is not None:
             position = await self._position_of(at_least)
             for view in views:
                 await self._watch.reached(view, position, timeout_seconds=timeout_seconds)
-        async with self._database.transaction() as connection:
-            await connection.execute(SQL["readers.begin"], {"tenant": tenant}, prepare=True)
+        guarded = {"views": list(views), "tenant": tenant, "key": key}
+        async with self._database.connection() as connection:
+            # One round trip. The guard comes before the rows: what is parked at or before the token has
+            # been since the checkpoint got there, and a replay in between only makes the rows newer.
+            async with connection.pipeline(), connection.transaction():
+                await connection.execute(SQL["readers.begin"], {"tenant": tenant}, prepare=True)
+                guard = await connection.execute(SQL["readers.guard"], guarded, prepare=True)
+                answer = await connection.execute(statement, parameters)
             if position is not None:
-                await self._guard(connection, views, tenant, key)
-            yield connection
+                await self._check(await guard.fetchone(), views, key)
+            columns = [column.name for column in answer.description or ()]
+            return columns, await answer.fetchall()
 
     async def _position_of(self, token: str) -> int:
         """A token's position; what this process knows of the log may be from before a restore."""
@@ -78,14 +66,10 @@ class Reader:
         except StaleToken:
             return (await self._database.identify()).position_of(token)
 
-    async def _guard(
-        self, connection: Connection, views: Sequence[str], tenant: str, key: str | None
+    async def _check(
+        self, row: tuple[Any, ...] | None, views: Sequence[str], key: str | None
     ) -> None:
         """Refuses to answer a token from another epoch, or from before what is parked."""
-        parameters = {"views": list(views), "tenant": tenant, "key": key}
-        row = await (
-            await connection.execute(SQL["readers.guard"], parameters, prepare=True)
-        ).fetchone()
         assert row is not None
         epoch, parked = row
         if epoch != self._database.identity.epoch:

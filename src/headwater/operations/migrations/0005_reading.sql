@@ -16,6 +16,32 @@ BEGIN
 END
 $$;
 
+-- What a tick sees: L, the last position drawn, and S, the transactions that hold the sequence's lock.
+-- Neither is read through a snapshot, and L is read first. S is left out where L is `known` already.
+CREATE FUNCTION headwater.observe(known bigint, OUT drawn bigint, OUT holders text[])
+LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+  drawn := coalesce(pg_sequence_last_value('headwater.position_seq'::regclass), -1);
+  IF drawn > known THEN
+    holders := ARRAY(
+      SELECT l.virtualtransaction FROM pg_locks AS l
+      WHERE l.locktype = 'relation' AND l.mode = 'RowExclusiveLock'
+        AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+        AND l.relation = 'headwater.position_seq'::regclass AND l.pid IS DISTINCT FROM pg_backend_pid());
+  END IF;
+END
+$$;
+
+-- Makes the log durable up to here by a commit of its own, and only then shows the watermark.
+CREATE PROCEDURE headwater.flush_and_publish(decided bigint)
+LANGUAGE plpgsql AS $$
+BEGIN
+  PERFORM pg_logical_emit_message(true, 'headwater', '');
+  COMMIT;
+  PERFORM headwater.publish(decided);
+END
+$$;
+
 -- Events after a position, in order, for readers in plain SQL. Two statements, because the rows
 -- must be read by a snapshot taken after the watermark was: under any other isolation level than
 -- READ COMMITTED both would share one snapshot and events could be skipped.
@@ -88,8 +114,10 @@ LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS 
 $$;
 
 REVOKE EXECUTE ON FUNCTION headwater.publish, headwater.appenders, headwater.end_idle_appenders, headwater.check_epoch,
-  headwater.safe_position, headwater.read FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION headwater.publish, headwater.end_idle_appenders, headwater.check_epoch
+  headwater.safe_position, headwater.read, headwater.observe FROM PUBLIC;
+REVOKE EXECUTE ON PROCEDURE headwater.flush_and_publish FROM PUBLIC;
+GRANT EXECUTE ON PROCEDURE headwater.flush_and_publish TO headwater_relay, headwater_operator;
+GRANT EXECUTE ON FUNCTION headwater.observe, headwater.publish, headwater.end_idle_appenders, headwater.check_epoch
   TO headwater_relay, headwater_operator;
 GRANT EXECUTE ON FUNCTION headwater.safe_position, headwater.read, headwater.appenders
   TO headwater_app, headwater_relay, headwater_operator;

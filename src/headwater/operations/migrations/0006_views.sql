@@ -45,20 +45,20 @@ CREATE TABLE headwater.parked (
   PRIMARY KEY (view, position)
 );
 
--- The first statement of every batch: moves a view's checkpoint from where the batch begins, or
--- raises. A relay whose lease another has taken finds a higher fence here and writes nothing.
-CREATE FUNCTION headwater.advance(view text, after bigint, upto bigint, fence bigint, revision bigint) RETURNS void
-LANGUAGE plpgsql AS $$
+-- Where a batch moves its view's checkpoint to: from where the batch begins, or it raises. A relay
+-- whose lease another has taken finds a higher fence here, and its batch writes nothing.
+CREATE FUNCTION headwater.moved(checkpoint headwater.checkpoints, after bigint, upto bigint, fence bigint, revision bigint)
+RETURNS bigint
+LANGUAGE plpgsql IMMUTABLE AS $$
 BEGIN
-  UPDATE headwater.checkpoints AS c SET position = advance.upto, updated_at = clock_timestamp()
-   WHERE c.view = advance.view AND c.position = advance.after AND c.fence = advance.fence AND c.revision = advance.revision;
-  IF NOT FOUND THEN
-    RAISE EXCEPTION 'The checkpoint of % is not where this batch begins.', quote_literal(advance.view) USING ERRCODE = 'HW020';
+  IF (checkpoint.position, checkpoint.fence, checkpoint.revision) IS DISTINCT FROM (after, fence, revision) THEN
+    RAISE EXCEPTION 'The checkpoint of % is not where this batch begins.', quote_literal(checkpoint.view) USING ERRCODE = 'HW020';
   END IF;
+  RETURN upto;
 END
 $$;
-REVOKE EXECUTE ON FUNCTION headwater.advance FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION headwater.advance TO headwater_relay;
+REVOKE EXECUTE ON FUNCTION headwater.moved FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION headwater.moved TO headwater_relay;
 
 ALTER TABLE headwater.parked ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
 CREATE POLICY owner_all ON headwater.parked TO headwater_owner USING (true) WITH CHECK (true);

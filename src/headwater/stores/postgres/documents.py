@@ -44,6 +44,12 @@ class _Work:
     states: dict[Key, Any] = field(default_factory=dict)
     last: dict[Key, int] = field(default_factory=dict)
 
+    def changed(self) -> tuple[list[Key], list[Key]]:
+        """The keys whose documents are new or other than before, and those that have none now."""
+        changed = [key for key, state in self.states.items() if state != self.before[key]]
+        kept = [key for key in changed if self.states[key] is not None]
+        return kept, [key for key in changed if self.states[key] is None]
+
 
 class PostgresDocuments(PostgresView, Generic[D]):
     """A fold's documents. Changes are noted where SQL views over them are attached."""
@@ -84,6 +90,13 @@ class PostgresDocuments(PostgresView, Generic[D]):
 
     def _sql(self, name: str, table: sql.Identifier | None = None) -> sql.Composed:
         return template(name, file="documents.sql").format(table=table or self.table)
+
+    @property
+    def _write_batch(self) -> sql.Composed:
+        advance = template("advance", file="stored.sql")
+        return template("write_batch", file="documents.sql").format(
+            table=self.table, advance=advance
+        )
 
     async def _create_tables(self, connection: Connection) -> None:
         await connection.execute(self._sql("create"))
@@ -128,8 +141,15 @@ class PostgresDocuments(PostgresView, Generic[D]):
         # The user's function may be slow; in a thread it delays no other view.
         if work.events:
             await asyncio.to_thread(self._evolve, work)
-        async with self._batch(batch.after, batch.upto) as connection:
-            await self._write(connection, work, batch.upto)
+        kept, removed = work.changed()
+        if removed or work.culprits or work.followers or self._readers:
+            async with self._batch(batch.after, batch.upto) as connection:
+                await self._write(connection, work, batch.upto)
+        elif kept:
+            statement = self._write_batch
+            await self._at_once(batch.after, batch.upto, statement, **_documents(work, kept))
+        else:
+            await self._at_once(batch.after, batch.upto)
         self._remember(work)
 
     async def _rows(self, connection: Connection, after: int, upto: int) -> list[tuple[Any, ...]]:
@@ -217,15 +237,9 @@ class PostgresDocuments(PostgresView, Generic[D]):
             raise CannotApply(failure.reason, failure.position) from failure
 
     async def _write(self, connection: Connection, work: _Work, upto: int) -> None:
-        changed = [key for key, state in work.states.items() if state != work.before[key]]
-        kept = [key for key in changed if work.states[key] is not None]
-        removed = [key for key in changed if work.states[key] is None]
+        kept, removed = work.changed()
         if kept:
-            parameters = _arrays(kept) | {
-                "documents": arrays.jsonb_array(_encode(work.states[key]) for key in kept),
-                "positions": arrays.bigint_array(work.last[key] for key in kept),
-            }
-            await connection.execute(self._sql("write"), parameters, prepare=True)
+            await connection.execute(self._sql("write"), _documents(work, kept), prepare=True)
         if removed:
             await connection.execute(self._sql("remove"), _arrays(removed))
         for position, key, reason, status in work.culprits:
@@ -237,8 +251,8 @@ class PostgresDocuments(PostgresView, Generic[D]):
             await connection.execute(
                 SQL["stored.follow"], parameters | {"view": self.name, "positions": positions}
             )
-        if changed and self._readers:
-            await self._note_changes(connection, work, changed, upto)
+        if (kept or removed) and self._readers:
+            await self._note_changes(connection, work, [*kept, *removed], upto)
 
     async def _note_changes(
         self, connection: Connection, work: _Work, changed: Sequence[Key], upto: int
@@ -401,6 +415,13 @@ class PostgresDocuments(PostgresView, Generic[D]):
     def row_of(self, values: Sequence[Any]) -> D:
         """A stored document as the fold's state."""
         return self._decoder.decode(values[0])
+
+
+def _documents(work: _Work, kept: Sequence[Key]) -> dict[str, Any]:
+    return _arrays(kept) | {
+        "documents": arrays.jsonb_array(_encode(work.states[key]) for key in kept),
+        "positions": arrays.bigint_array(work.last[key] for key in kept),
+    }
 
 
 def _arrays(keys: Sequence[Key]) -> dict[str, Any]:

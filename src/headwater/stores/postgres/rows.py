@@ -89,6 +89,9 @@ class PostgresRows(PostgresView):
         if self._documents is not None:
             await self._wait_no_further(batch.upto)
         aside = {**batch.parked, **batch.skipped}
+        if not aside and (merge := self.plan.merge_at_once) is not None:
+            await self._at_once(batch.after, batch.upto, merge, parked=[])
+            return
         keys = {position: await self._keys_of(position) for position in aside}
         async with self._batch(batch.after, batch.upto) as connection:
             await self.plan.apply(

@@ -103,19 +103,31 @@ class SqlViewPlan:
         Over documents it returns one row: the places of the groups left without a document, for
         ``remove_emptied`` in the same transaction, or NULL.
         """
+        return self._merge(at_once=False)
+
+    @cached_property
+    def merge_at_once(self) -> sql.Composed | None:
+        """``merge`` and the move of the checkpoint in one statement, with the parameters of both.
+
+        None over documents, where a batch takes two statements.
+        """
+        return None if self.query.over_documents else self._merge(at_once=True)
+
+    def _merge(self, *, at_once: bool) -> sql.Composed:
         if self._layout.distincts:
-            return self._merge_distinct()
+            return self._merge_distinct(at_once=at_once)
         selected = [
             name("headwater_tenant"),
             *(enclosed(key.text) for key in self.query.keys),
             *(aggregated(s, signed=self.query.over_documents) for s in self._layout.states),
         ]
         merge = template("merge").format(
+            opening=sql.SQL("WITH {}\n").format(_moved()) if at_once else sql.SQL(""),
             table=self.tables.main,
             columns=self._stored(),
             selected=listed(selected),
             source=self._sources.rows("in_batch"),
-            where=self._sources.where(),
+            where=self._sources.where(template("has_moved") if at_once else None),
             group_by=self._ordinals(),
             keys=self._keys(),
             resolution=self._resolution(),
@@ -225,7 +237,7 @@ class SqlViewPlan:
         merges = (state.merged() for state in self._layout.states)
         return sql.SQL("UPDATE SET {}").format(listed(merges))
 
-    def _merge_distinct(self) -> sql.Composed:
+    def _merge_distinct(self, *, at_once: bool) -> sql.Composed:
         states = self._layout.states
         values = {s.column: value for s in states if (value := evaluated(s)) is not None}
         carried = [s for s in states if s.column in values and s.kind != "count_distinct"]
@@ -242,9 +254,10 @@ class SqlViewPlan:
         selected = [collected(state, origins.get(state.column, 0)) for state in states]
         batch = [*self.tables.key_columns(), *(name(state.column) for state in carried)]
         return template("merge_distinct").format(
+            opening=sql.SQL("{}, ").format(_moved()) if at_once else sql.SQL(""),
             evaluated=listed(rows),
             source=self._sources.rows("in_batch"),
-            where=self._sources.where(),
+            where=self._sources.where(template("has_moved") if at_once else None),
             fresh=sql.Composed([self._fresh(column, n) for column, n in origins.items()]),
             table=self.tables.main,
             columns=self._stored(),
@@ -271,6 +284,10 @@ class SqlViewPlan:
             origin=sql.Literal(number),
             name=_fresh_name(number),
         )
+
+
+def _moved() -> sql.Composed:
+    return template("moved").format(advance=template("advance", file="stored.sql"))
 
 
 def _fresh_name(number: int) -> sql.Identifier:

@@ -55,9 +55,10 @@ class Sources:
         union = sql.SQL("\nUNION ALL\n").join(branches)
         return sql.SQL("({}) AS {}").format(union, name(self.query.derived))
 
-    def where(self) -> sql.Composable:
-        """The query's own WHERE clause."""
-        return clause("WHERE", _condition(self.query.condition))
+    def where(self, also: sql.Composable | None = None) -> sql.Composable:
+        """The query's own WHERE clause, and another condition with it."""
+        conditions = [c for c in (also, _condition(self.query.condition)) if c is not None]
+        return clause("WHERE", sql.SQL(" AND ").join(conditions) if conditions else None)
 
     def _reading(self, reading: Reading, window: Window) -> sql.Composable:
         columns = appended(

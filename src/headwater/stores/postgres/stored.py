@@ -1,7 +1,7 @@
 """What every view in Postgres has in common: its row of definitions, its checkpoint, its parked events.
 
 The checkpoint lives beside the view's data and is moved by the first statement of each batch's
-transaction, from where the batch begins, under the relay's fence and the data's revision. So a batch
+transaction, or by the one statement that the batch is, from where the batch begins, under the relay's fence and the data's revision. So a batch
 is applied once or not at all, whoever tries. Commits need not wait for the disk: a crash takes data
 and checkpoint back together, and the log, which does wait, gives both again.
 """
@@ -9,8 +9,8 @@ and checkpoint back together, and the log, which does wait, gives both again.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 
 import psycopg
 from psycopg import sql
@@ -192,22 +192,45 @@ class PostgresView(ABC):
     @asynccontextmanager
     async def _batch(self, after: int, upto: int) -> AsyncIterator[Connection]:
         """A transaction whose first statement moves the checkpoint; data's faults become CannotApply."""
-        connection = self._connection
-        if connection is None:
+        # No pipeline: between its statements the server would count a paused client as active, and
+        # idle_in_transaction_session_timeout would not free the checkpoint's row.
+        with self._faults():
+            async with self._driving.transaction():
+                move = self._move(after, upto)
+                await self._driving.execute(SQL["stored.advance"], move, prepare=True)
+                yield self._driving
+
+    async def _at_once(
+        self, after: int, upto: int, statement: sql.Composed | None = None, **parameters: object
+    ) -> None:
+        """A batch in one statement, which moves the checkpoint itself; or the move alone."""
+        with self._faults():
+            await self._driving.execute(
+                statement or SQL["stored.advance"],
+                self._move(after, upto) | parameters,
+                prepare=True,
+            )
+
+    @property
+    def _driving(self) -> Connection:
+        if self._connection is None:
             raise LeaseLost(f"The view {self.name!r} is not open.")
-        advance = {
+        return self._connection
+
+    def _move(self, after: int, upto: int) -> dict[str, object]:
+        return {
             "view": self.name,
             "after": after,
             "upto": upto,
             "fence": self._fence,
             "revision": self._revision,
         }
+
+    @contextmanager
+    def _faults(self) -> Iterator[None]:
+        """What Postgres says of a batch: data's faults become CannotApply, a higher fence LeaseLost."""
         try:
-            # No pipeline: between its statements the server would count a paused client as active, and
-            # idle_in_transaction_session_timeout would not free the checkpoint's row.
-            async with connection.transaction():
-                await connection.execute(SQL["stored.advance"], advance, prepare=True)
-                yield connection
+            yield
         except psycopg.Error as error:
             if caused_by_data(error):
                 raise CannotApply(error.diag.message_primary or str(error)) from error

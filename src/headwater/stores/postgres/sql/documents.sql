@@ -31,6 +31,12 @@ INSERT INTO {table} AS d (tenant, key, document, position)
 SELECT * FROM unnest(%(tenants)s, %(keys)s, %(documents)s, %(positions)s)
 ON CONFLICT (tenant, key) DO UPDATE SET document = excluded.document, position = excluded.position
 
+-- name: write_batch
+WITH moved AS ({advance})
+INSERT INTO {table} AS d (tenant, key, document, position)
+SELECT * FROM unnest(%(tenants)s, %(keys)s, %(documents)s, %(positions)s) WHERE (SELECT position FROM moved) IS NOT NULL
+ON CONFLICT (tenant, key) DO UPDATE SET document = excluded.document, position = excluded.position
+
 -- name: remove
 DELETE FROM {table} AS d USING unnest(%(tenants)s, %(keys)s) AS k(tenant, key) WHERE d.tenant = k.tenant AND d.key = k.key
 

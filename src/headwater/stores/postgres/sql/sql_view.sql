@@ -55,8 +55,14 @@ SELECT pg_catalog.format_type(described.type, described.modifier)
        WITH ORDINALITY AS described (type, modifier, place)
  ORDER BY described.place
 
+-- name: moved
+moved AS ({advance})
+
+-- name: has_moved
+(SELECT position FROM moved) IS NOT NULL
+
 -- name: merge
-INSERT INTO {table} AS stored ({columns})
+{opening}INSERT INTO {table} AS stored ({columns})
 SELECT {selected}
   FROM {source}{where}
  GROUP BY {group_by}
@@ -77,7 +83,7 @@ DELETE FROM {table} WHERE ctid = ANY (%(emptied)s::text::tid[]) AND {rows} = 0
 -- name: merge_distinct
 -- The batch is evaluated once. Values not seen before come back from their table as rows beside
 -- the batch's own, so that one GROUP BY brings both together, NULL keys included.
-WITH batch AS MATERIALIZED (
+WITH {opening}batch AS MATERIALIZED (
     SELECT {evaluated}
       FROM {source}{where}
 ){fresh}

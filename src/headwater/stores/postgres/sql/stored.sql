@@ -30,7 +30,10 @@ UPDATE headwater.checkpoints SET fence = %(fence)s WHERE view = %(view)s AND fen
 RETURNING position, revision
 
 -- name: advance
-SELECT headwater.advance(%(view)s, %(after)s, %(upto)s, %(fence)s, %(revision)s)
+UPDATE headwater.checkpoints AS c
+SET position = headwater.moved(c, %(after)s, %(upto)s, %(fence)s, %(revision)s), updated_at = clock_timestamp()
+WHERE c.view = %(view)s
+RETURNING position
 
 -- name: checkpoint
 SELECT position FROM headwater.checkpoints WHERE view = %(view)s
