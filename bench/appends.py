@@ -62,9 +62,13 @@ async def singles(ground: Ground, rounds: int) -> list[Figure]:
             async with connections[number].transaction():
                 await app.on(connections[number]).append(one(number, turn))
 
+        async def bare_own(number: int, turn: int) -> None:
+            async with connections[number].transaction():
+                await bare(number, turn)
+
         await rate(own)
         shared, limit = await alternating(rounds, lambda: rate(coalesced), lambda: rate(bare))
-        single, same = await alternating(rounds, lambda: rate(own), lambda: rate(bare))
+        single, same = await alternating(rounds, lambda: rate(own), lambda: rate(bare_own))
         for connection in connections:
             await connection.close()
     return [
@@ -155,32 +159,38 @@ async def bulk(ground: Ground, rounds: int) -> list[Figure]:
 
 
 async def at_size(ground: Ground, size: int) -> list[Figure]:
-    """Append rate and read latency with many events against few."""
-    async with ground.app() as (app, _):
+    """Append rate and read latency with many events against few, ten to a stream in both."""
+    async with ground.app() as (app, admin_url):
+
+        async def settle() -> None:
+            with psycopg.connect(admin_url, autocommit=True) as admin:
+                admin.execute("VACUUM ANALYZE")
+                admin.execute("CHECKPOINT")
 
         async def fill(upto: int, start: int) -> None:
             for first in range(start, upto, BULK):
                 async with app.transaction() as tx:
-                    await tx.append(*(event(n, STREAMS) for n in range(first, first + BULK)))
+                    await tx.append(*(event(n, upto // 10) for n in range(first, first + BULK)))
+            await settle()
 
-        async def appending() -> float:
+        async def appending(streams: int) -> float:
             async def one(number: int, turn: int) -> None:
-                await app.append(event(number + CALLERS * turn, STREAMS))
+                await app.append(event(number + CALLERS * turn, streams))
 
             return sorted([await rate(one) for _ in range(3)])[1]
 
-        async def reading() -> float:
+        async def reading(streams: int) -> float:
             times = []
-            for n in range(300):
+            for n in range(1000):
                 started = time.perf_counter()
-                await app.log.stream(f"order/o{n * 331 % STREAMS}", tenant="main", max_rows=10)
+                await app.log.stream(f"order/o{n * 331 % streams}", tenant="main", max_rows=10)
                 times.append(time.perf_counter() - started)
             return sorted(times)[len(times) // 2] * 1000
 
         await fill(BULK, 0)
-        few_rate, few_read = await appending(), await reading()
+        few_rate, few_read = await appending(BULK // 10), await reading(BULK // 10)
         await fill(size, BULK)
-        many_rate, many_read = await appending(), await reading()
+        many_rate, many_read = await appending(size // 10), await reading(size // 10)
     return [
         Figure(f"append rate at {size:,} events against 100,000", many_rate, "events/s", few_rate, "0.9", many_rate >= 0.9 * few_rate),
         Figure(f"stream read at {size:,} events against 100,000 (ratio of speeds)", 1000 / many_read, "reads/s", 1000 / few_read, "0.9", few_read >= 0.9 * many_read),

@@ -99,6 +99,40 @@ BEGIN
 END
 $$;
 
+-- The same rule as a jsonpath predicate over the item `at`, in strict mode, or NULL where jsonpath
+-- cannot say it. What it accepts fits; what it does not accept may fit still, and the conditions above
+-- decide. One operator with a constant is prepared faster than a condition for each field; patterns are
+-- left to the conditions, which match them faster.
+CREATE FUNCTION headwater.compile_path(schema jsonb, at text) RETURNS text
+LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+  kind text := schema->>'type';
+BEGIN
+  IF schema = '{}' THEN
+    RETURN format('%s.type() != ""', at);
+  ELSIF schema ? 'anyOf' THEN
+    RETURN (SELECT CASE WHEN bool_and(o.path IS NOT NULL) THEN '(' || string_agg(o.path, ' || ') || ')' END
+            FROM (SELECT headwater.compile_path(e.value, at) AS path FROM jsonb_array_elements(schema->'anyOf') AS e) AS o);
+  ELSIF schema ? 'enum' THEN
+    RETURN (SELECT CASE WHEN bool_and(jsonb_typeof(o.value) NOT IN ('object', 'array'))
+                        THEN '(' || string_agg(format('%s == %s', at, o.value), ' || ') || ')' END
+            FROM jsonb_array_elements(schema->'enum') AS o);
+  ELSIF kind = 'null' THEN
+    RETURN format('%s == null', at);
+  ELSIF kind = 'boolean' THEN
+    RETURN format('%s.type() == "boolean"', at);
+  ELSIF kind IN ('integer', 'number') THEN
+    RETURN format('(%1$s.type() == "number" && %2$s%1$s >= %3$s && %1$s <= %4$s)',
+      at, CASE kind WHEN 'integer' THEN format('%s %% 1 == 0 && ', at) ELSE '' END,
+      coalesce(schema->>'minimum', CASE kind WHEN 'integer' THEN '-9223372036854775808' ELSE '-1.7e308' END)::numeric,
+      coalesce(schema->>'maximum', CASE kind WHEN 'integer' THEN '9223372036854775807' ELSE '1.7e308' END)::numeric);
+  ELSIF kind = 'string' AND NOT schema ?| ARRAY['format', 'minLength', 'maxLength'] THEN
+    RETURN format('%s.type() == "string"', at);
+  END IF;
+  RETURN NULL;
+END
+$$;
+
 -- The conditions of an object's fields: all required ones are there, each fits, none is unknown.
 CREATE FUNCTION headwater.compile_object(schema jsonb, at text, depth int) RETURNS text[]
 LANGUAGE plpgsql AS $$
@@ -189,9 +223,16 @@ CREATE FUNCTION headwater.register_type(
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   existing headwater.event_types;
-  name text;
+  number bigint;
+  names text[];
   field record;
+  required boolean;
+  condition text;
+  path text;
+  paths text[] := '{}';
+  rest text[] := '{}';
   arms text := '';
+  stream text;
 BEGIN
   PERFORM pg_advisory_xact_lock(hashtextextended('headwater.registry', 0));
   SELECT * INTO existing FROM headwater.event_types AS t
@@ -208,38 +249,70 @@ BEGIN
     RAISE EXCEPTION 'The schema of % is not an object with properties.', quote_literal(register_type.type)
       USING ERRCODE = 'HW010', HINT = 'An event''s data is a JSON object.';
   END IF;
-  name := 'check_' || nextval('headwater.check_number');
-  arms := format('WHEN jsonb_typeof(data) <> ''object'' THEN ''it is not an object.''
-                  WHEN (data - %L::text[]) <> ''{}''::jsonb THEN ''unknown field '' || (data - %1$L::text[])::text || ''.''',
-                 ARRAY(SELECT jsonb_object_keys(register_type.schema->'properties')));
+  number := nextval('headwater.check_number');
+  names := ARRAY(SELECT jsonb_object_keys(register_type.schema->'properties'));
+  stream := headwater.compile_stream(register_type.stream_pattern, register_type.schema);
   FOR field IN SELECT p.key, p.value FROM jsonb_each(register_type.schema->'properties') AS p LOOP
-    arms := arms || format(' WHEN (%s%s) IS NOT TRUE THEN CASE WHEN (data -> %3$L) IS NULL THEN ''field '' || %3$L || '' is missing.''
-                             ELSE ''field '' || %3$L || '' does not fit '' || %4$L || ''.'' END',
-      CASE WHEN coalesce(register_type.schema->'required' ? field.key, false) THEN '' ELSE format('(data -> %L) IS NULL OR ', field.key) END,
-      headwater.compile_condition(field.value, format('(data -> %L)', field.key), format('(data ->> %L)', field.key)), field.key, field.value::text);
+    required := coalesce(register_type.schema->'required' ? field.key, false);
+    condition := headwater.compile_condition(field.value, format('(data -> %L)', field.key), format('(data ->> %L)', field.key));
+    condition := CASE WHEN required THEN format('((data -> %L) IS NOT NULL AND %s)', field.key, condition)
+                      ELSE format('((data -> %L) IS NULL OR %s)', field.key, condition) END;
+    path := headwater.compile_path(field.value, '$.' || to_json(field.key));
+    IF path IS NULL THEN
+      rest := rest || condition;
+    ELSE
+      paths := paths || CASE WHEN required THEN path
+                             ELSE format('((($.%s.type() == "") is unknown) || %s)', to_json(field.key), path) END;
+    END IF;
+    arms := arms || format(' WHEN %s IS NOT TRUE THEN CASE WHEN (data -> %2$L) IS NULL THEN ''field '' || %2$L || '' is missing.''
+                             ELSE ''field '' || %2$L || '' does not fit '' || %3$L || ''.'' END', condition, field.key, field.value::text);
   END LOOP;
+  -- Why the data does not fit, in words, or NULL.
   EXECUTE format($body$CREATE FUNCTION headwater_checks.%I(stream text, data jsonb) RETURNS text
-    LANGUAGE sql STABLE PARALLEL SAFE AS $check$ SELECT CASE %s
-      WHEN stream IS DISTINCT FROM %s THEN 'the stream is not ' || %L || ' of the data.' END $check$ $body$,
-    name, arms, headwater.compile_stream(register_type.stream_pattern, register_type.schema), register_type.stream_pattern);
+    LANGUAGE plpgsql STABLE PARALLEL SAFE AS $check$ BEGIN RETURN CASE WHEN jsonb_typeof(data) <> 'object' THEN 'it is not an object.'
+      WHEN (data - %L::text[]) <> '{}'::jsonb THEN 'unknown field ' || (data - %2$L::text[])::text || '.'%s
+      WHEN stream IS DISTINCT FROM %s THEN 'the stream is not ' || %L || ' of the data.' END; END $check$ $body$,
+    'reason_' || number, names, arms, stream, register_type.stream_pattern);
+  -- Whether it fits, in few operators; in doubt the words decide.
+  EXECUTE format($body$CREATE FUNCTION headwater_checks.%I(stream text, data jsonb) RETURNS text
+    LANGUAGE sql STABLE PARALLEL SAFE AS $check$ SELECT CASE WHEN %s
+      THEN CASE WHEN %s THEN NULL ELSE headwater_checks.%I(stream, data) END ELSE headwater_checks.%4$I(stream, data) END $check$ $body$,
+    'check_' || number,
+    CASE WHEN paths = '{}' THEN 'jsonb_typeof(data) = ''object''' ELSE format('data @@ %L::jsonpath', 'strict ' || array_to_string(paths, ' && ')) END,
+    array_to_string(ARRAY[format('(data - %L::text[]) = ''{}''::jsonb', names), format('stream = %s', stream)] || rest, ' AND '),
+    'reason_' || number);
   INSERT INTO headwater.event_types (type, schema_version, stream_pattern, schema, check_name)
-  VALUES (register_type.type, register_type.schema_version, register_type.stream_pattern, register_type.schema, name);
+  VALUES (register_type.type, register_type.schema_version, register_type.stream_pattern, register_type.schema, 'check_' || number);
   PERFORM headwater.compile_registry();
   RETURN true;
 END
 $$;
 
--- One function over all types, so that a session plans the checks once: NULL when the event fits,
--- else SQLSTATE and sentence.
+-- One function over all types: NULL when the event fits, else SQLSTATE and sentence. It finds the type
+-- by halves, so an append prepares the check of its own type and of no other.
 CREATE FUNCTION headwater.compile_registry() RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
   EXECUTE format($body$CREATE OR REPLACE FUNCTION headwater.refusal(type text, schema_version int, stream text, data jsonb)
-    RETURNS text LANGUAGE sql STABLE PARALLEL SAFE AS $check$ SELECT CASE type %s ELSE headwater.unknown_type(type, schema_version) END $check$ $body$,
-    (SELECT string_agg(format('WHEN %L THEN CASE schema_version %s ELSE headwater.unknown_type(type, schema_version) END', per_type.type, per_type.arms), ' ')
-     FROM (SELECT t.type, string_agg(format('WHEN %s THEN ''HW004The data does not fit '' || type || '': '' || headwater_checks.%I(stream, data)', t.schema_version, t.check_name), ' '
-                                     ORDER BY t.schema_version DESC) AS arms
-           FROM headwater.event_types AS t GROUP BY t.type) AS per_type));
+    RETURNS text LANGUAGE plpgsql STABLE PARALLEL SAFE AS %L $body$,
+    format('BEGIN %s RETURN headwater.unknown_type(type, schema_version); END',
+           headwater.compile_choice(ARRAY(SELECT DISTINCT t.type COLLATE "C" FROM headwater.event_types AS t ORDER BY 1))));
+END
+$$;
+
+CREATE FUNCTION headwater.compile_choice(types text[]) RETURNS text
+LANGUAGE plpgsql AS $$
+DECLARE
+  half int := cardinality(types) / 2;
+BEGIN
+  IF half = 0 THEN
+    RETURN (SELECT format('IF type = %L THEN %s END IF;', types[1],
+              string_agg(format('IF schema_version = %s THEN RETURN %L || headwater_checks.%I(stream, data); END IF;', t.schema_version,
+                                'HW004The data does not fit ' || t.type || ': ', t.check_name), ' ' ORDER BY t.schema_version DESC))
+            FROM headwater.event_types AS t WHERE t.type = types[1]);
+  END IF;
+  RETURN format('IF type COLLATE "C" <= %L THEN %s ELSE %s END IF;', types[half],
+                headwater.compile_choice(types[:half]), headwater.compile_choice(types[half + 1:]));
 END
 $$;
 
@@ -253,6 +326,6 @@ CREATE FUNCTION headwater.refusal(type text, schema_version int, stream text, da
 LANGUAGE sql STABLE PARALLEL SAFE AS $$ SELECT headwater.unknown_type(type, schema_version) $$;
 
 REVOKE EXECUTE ON FUNCTION headwater.compile_condition, headwater.compile_object, headwater.compile_stream,
-  headwater.compile_registry, headwater.register_type FROM PUBLIC;
+  headwater.compile_path, headwater.compile_choice, headwater.compile_registry, headwater.register_type FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION headwater.register_type TO headwater_operator;
 RESET ROLE;

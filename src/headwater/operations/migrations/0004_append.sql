@@ -2,15 +2,9 @@
 -- together, append_groups for several callers that share a commit.
 SET ROLE headwater_owner;
 
--- Whose facts these are: the session's tenant; another only for operators.
-CREATE FUNCTION headwater.acting_tenant(wanted text) RETURNS text
+CREATE FUNCTION headwater.other_tenant(wanted text) RETURNS text
 LANGUAGE plpgsql STABLE AS $$
-DECLARE
-  session_tenant text := nullif(current_setting('headwater.tenant', true), '');
 BEGIN
-  IF wanted = session_tenant OR (wanted IS NULL AND session_tenant IS NOT NULL) THEN
-    RETURN session_tenant;
-  END IF;
   IF wanted IS NULL THEN
     RAISE EXCEPTION 'No tenant is set.'
       USING ERRCODE = 'HW007', HINT = 'Run SELECT set_config(''headwater.tenant'', ''...'', true) first in the transaction.';
@@ -27,10 +21,20 @@ BEGIN
 END
 $$;
 
+-- Whose facts these are: the session's tenant; another only for operators. Inlined where it is called,
+-- since every append asks.
+CREATE FUNCTION headwater.acting_tenant(wanted text) RETURNS text
+LANGUAGE sql STABLE AS $$
+  SELECT CASE WHEN current_setting('headwater.tenant', true) <> ''
+               AND coalesce(wanted, current_setting('headwater.tenant', true)) = current_setting('headwater.tenant', true)
+              THEN current_setting('headwater.tenant', true) ELSE headwater.other_tenant(wanted) END
+$$;
+
 -- What is wrong with an event beside its data, as SQLSTATE and sentence; NULL when nothing is.
 CREATE FUNCTION headwater.envelope_refusal(stream text, metadata jsonb, keys text[], data jsonb) RETURNS text
-LANGUAGE sql STABLE AS $$
-  SELECT CASE
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+  RETURN CASE
     WHEN stream IS NULL OR length(stream) > 255 OR stream !~ '^[a-z][a-z0-9_-]*/[^\x01-\x20\x7f]+$'
       THEN 'HW005The stream name ' || coalesce(quote_literal(left(stream, 300)), 'NULL') || ' is malformed.'
     WHEN data IS NULL THEN 'HW004The data is missing.'
@@ -39,7 +43,8 @@ LANGUAGE sql STABLE AS $$
     WHEN pg_column_size(metadata) > 65536 THEN 'HW009The metadata is larger than 64 KiB.'
     WHEN keys IS NOT NULL AND (cardinality(keys) > 32 OR pg_column_size(keys) > 8192 OR array_position(keys, NULL) IS NOT NULL)
       THEN 'HW009An event has more than 32 keys, or more than 8 KiB of them, or a NULL among them.'
-  END
+  END;
+END
 $$;
 
 CREATE FUNCTION headwater.hint_of(sqlstate_ text) RETURNS text LANGUAGE sql IMMUTABLE AS $$
@@ -54,14 +59,14 @@ CREATE FUNCTION headwater.hint_of(sqlstate_ text) RETURNS text LANGUAGE sql IMMU
 $$;
 
 -- A uuid version 7 derived from time and position: unique within the log, and no random bits to
--- draw. The prefix is the same for all events of a statement.
+-- draw. The prefix is the same for all events of a statement: twelve digits of milliseconds (until the
+-- year 2527), the version, three digits of the log's id, the variant. The position follows in fifteen.
 CREATE FUNCTION headwater.id_prefix(log_id text, moment timestamptz) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-  SELECT lpad(to_hex((extract(epoch FROM moment) * 1000)::bigint), 12, '0') || '7' || substr(log_id, 1, 3)
-         || '8' || substr(log_id, 4, 1)
+  SELECT '0' || to_hex((date_part('epoch', moment) * 1000)::bigint) || '7' || substr(log_id, 1, 3) || '8'
 $$;
 CREATE FUNCTION headwater.event_id(prefix text, pos bigint) RETURNS uuid
-LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$ SELECT (prefix || lpad(to_hex(pos), 14, '0'))::uuid $$;
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$ SELECT (prefix || to_hex(pos + 72057594037927936))::uuid $$;
 
 CREATE FUNCTION headwater.request_hash(request jsonb) RETURNS bytea
 LANGUAGE sql IMMUTABLE AS $$ SELECT sha256(convert_to(request::text, 'UTF8')) $$;
@@ -109,14 +114,17 @@ CREATE FUNCTION headwater.key_refusal(state text, key text) RETURNS text LANGUAG
   END
 $$;
 
--- What is wrong with an event, as SQLSTATE and sentence; NULL when nothing is. STABLE like all it
--- calls, so that Postgres inlines the whole check into the statement that appends.
+-- What is wrong with an event, as SQLSTATE and sentence; NULL when nothing is. Inlined into the
+-- statement that appends: the plain envelope takes a few operators, any other is looked at in full.
 CREATE FUNCTION headwater.event_refusal(
   stream text, type text, schema_version int, data jsonb, metadata jsonb, keys text[]
 ) RETURNS text
 LANGUAGE sql STABLE AS $$
-  SELECT coalesce(headwater.envelope_refusal(stream, metadata, keys, data),
-                  headwater.refusal(type, schema_version, stream, data))
+  SELECT CASE WHEN stream ~ '^[a-z][a-z0-9_-]*/[^\x01-\x20\x7f]+$' AND length(stream) <= 255
+               AND pg_column_size(data) <= 1048576 AND metadata = '{}' AND keys IS NULL
+              THEN headwater.refusal(type, schema_version, stream, data)
+              ELSE coalesce(headwater.envelope_refusal(stream, metadata, keys, data),
+                            headwater.refusal(type, schema_version, stream, data)) END
 $$;
 
 CREATE FUNCTION headwater.append(
@@ -136,53 +144,58 @@ DECLARE
   whose text := headwater.acting_tenant(append.tenant);
   refusal text := headwater.event_refusal(append.stream, append.type, append.schema_version, append.data,
                                           append.metadata, append.keys);
-  state text := 'new';
-  log_id text;
-  epoch int;
+  log headwater.log;
 BEGIN
+  -- As few expressions as may be: Postgres prepares each anew in every transaction.
   IF refusal IS NOT NULL THEN
     RAISE EXCEPTION '%', substr(refusal, 6)
       USING ERRCODE = left(refusal, 5), HINT = headwater.hint_of(left(refusal, 5));
   END IF;
-
   IF append.idempotency_key IS NOT NULL THEN
-    SELECT c.state, c.positions[1], c.versions[1] INTO state, position, version
+    SELECT c.state = 'duplicate', c.positions[1], c.versions[1], headwater.key_refusal(c.state, append.idempotency_key)
+      INTO duplicate, position, version, refusal
     FROM headwater.claim_key(whose, append.idempotency_key, headwater.request_hash(
       jsonb_build_array(append.stream, append.type, append.data, append.schema_version, append.occurred_at,
                         append.keys, append.expected_version))) AS c;
-    refusal := headwater.key_refusal(state, append.idempotency_key);
     IF refusal IS NOT NULL THEN
       RAISE EXCEPTION '%', substr(refusal, 6)
         USING ERRCODE = left(refusal, 5), HINT = headwater.hint_of(left(refusal, 5));
     END IF;
+    IF duplicate THEN
+      SELECT l.log_id || '.' || l.epoch || '.' || append.position INTO token FROM headwater.log AS l;
+      RETURN NEXT;
+      RETURN;
+    END IF;
   END IF;
-  duplicate := state = 'duplicate';
-  SELECT l.log_id, l.epoch INTO log_id, epoch FROM headwater.log AS l;
 
-  IF NOT duplicate THEN
-    -- Taking the stream's row before drawing the position keeps each stream's positions in version order.
+  -- Taking the stream's row before drawing the position keeps each stream's positions in version order.
+  UPDATE headwater.streams AS s SET version = s.version + 1 FROM headwater.log AS l
+   WHERE s.tenant = whose AND s.stream = append.stream
+  RETURNING s.version, l.log_id, l.epoch INTO version, log.log_id, log.epoch;
+  IF NOT FOUND THEN
     INSERT INTO headwater.streams AS s (tenant, stream, version, first_position)
     -- A lower bound: a plain read of the sequence may run up to 32 ahead of what was drawn.
     SELECT whose, append.stream, 1, greatest(p.last_value - 32, 0) FROM headwater.position_seq AS p
     ON CONFLICT (tenant, stream) DO UPDATE SET version = s.version + 1
     RETURNING s.version INTO version;
-    IF version - 1 <> append.expected_version THEN
-      RAISE EXCEPTION 'The stream % is at version %, not %.', quote_literal(append.stream), version - 1, append.expected_version
-        USING ERRCODE = 'HW001', HINT = headwater.hint_of('HW001'),
-              DETAIL = jsonb_build_object('stream', append.stream, 'actual', version - 1, 'expected', append.expected_version);
-    END IF;
-    position := nextval('headwater.position_seq');
-    INSERT INTO headwater.events
-      (position, tenant, stream, version, type, schema_version, id, recorded_at, occurred_at, data, metadata, keys)
-    VALUES (position, whose, append.stream, version, append.type, append.schema_version,
-            coalesce(append.id, headwater.event_id(headwater.id_prefix(log_id, clock_timestamp()), position)),
-            clock_timestamp(), append.occurred_at, append.data, append.metadata, append.keys);
-    IF append.idempotency_key IS NOT NULL THEN
-      UPDATE headwater.idempotency AS i SET positions = ARRAY[append.position], versions = ARRAY[append.version]
-       WHERE i.tenant = whose AND i.key = append.idempotency_key;
-    END IF;
+    SELECT l.log_id, l.epoch INTO log.log_id, log.epoch FROM headwater.log AS l;
   END IF;
-  token := log_id || '.' || epoch || '.' || position;
+  IF version - 1 <> append.expected_version THEN
+    RAISE EXCEPTION 'The stream % is at version %, not %.', quote_literal(append.stream), version - 1, append.expected_version
+      USING ERRCODE = 'HW001', HINT = headwater.hint_of('HW001'),
+            DETAIL = jsonb_build_object('stream', append.stream, 'actual', version - 1, 'expected', append.expected_version);
+  END IF;
+  INSERT INTO headwater.events AS e
+    (position, tenant, stream, version, type, schema_version, id, recorded_at, occurred_at, data, metadata, keys)
+  SELECT n.position, whose, append.stream, version, append.type, append.schema_version,
+         coalesce(append.id, headwater.event_id(headwater.id_prefix(log.log_id, clock_timestamp()), n.position)),
+         clock_timestamp(), append.occurred_at, append.data, append.metadata, append.keys
+  FROM (SELECT nextval('headwater.position_seq') AS position OFFSET 0) AS n
+  RETURNING e.position, log.log_id || '.' || log.epoch || '.' || e.position, false INTO position, token, duplicate;
+  IF append.idempotency_key IS NOT NULL THEN
+    UPDATE headwater.idempotency AS i SET positions = ARRAY[append.position], versions = ARRAY[append.version]
+     WHERE i.tenant = whose AND i.key = append.idempotency_key;
+  END IF;
   RETURN NEXT;
 END
 $$;
