@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Self, Unpack, cast, overload
 
 from psycopg import sql
 
@@ -19,8 +18,15 @@ from headwater.errors import DefinitionError, SettingError, TenantMissing, Unkno
 from headwater.events import Event, EventTypes
 from headwater.log import Database, Fact, LogReader, SharedCommits, Token, Writer, Written
 from headwater.log.database import Connection
+from headwater.log.driver import (
+    AsyncSession,
+    BlockingSession,
+    BlockingWriter,
+    ForeignWriter,
+    writer_on,
+)
 from headwater.log.registry import register
-from headwater.log.writing import Metadata, group_of
+from headwater.log.writing import AppendOptions, group_of
 from headwater.operations.settings import Settings
 from headwater.readers.handles import D, FoldView, R, RowsView
 from headwater.readers.reading import DEFAULT_TIMEOUT_SECONDS, Reader
@@ -160,6 +166,12 @@ class App:
             )
         return self._running
 
+    @asynccontextmanager
+    async def lifespan(self, _service: object = None) -> AsyncIterator[None]:
+        """The app open for as long as a web service lives: ``FastAPI(lifespan=app.lifespan)``."""
+        async with self:
+            yield
+
     async def deploy(self) -> dict[str, Status]:
         """Registers the event types and creates missing views; returns what each view was before.
 
@@ -216,9 +228,17 @@ class App:
             raise TenantMissing(hint="Pass tenant=..., or give App(...) its only tenant.")
         return whose
 
-    def on(self, connection: Connection, tenant: str | None = None) -> Writer:
-        """Appends inside the transaction of the application's own connection."""
-        return Writer(connection, self.tenant_of(tenant))
+    @overload
+    def on(self, connection: AsyncSession, tenant: str | None = None) -> Writer | ForeignWriter: ...
+    @overload
+    def on(self, connection: BlockingSession, tenant: str | None = None) -> BlockingWriter: ...
+    def on(self, connection: object, tenant: str | None = None) -> object:
+        """Appends inside the transaction of the application's own connection or session.
+
+        Takes those of psycopg, asyncpg, SQLAlchemy (``append`` is awaited where they are asynchronous)
+        and Django. Raises TransactionMissing where none is open.
+        """
+        return writer_on(connection, self.tenant_of(tenant))
 
     @asynccontextmanager
     async def transaction(self, tenant: str | None = None) -> AsyncIterator[Transaction]:
@@ -231,27 +251,14 @@ class App:
         self,
         *events: Event | Fact,
         tenant: str | None = None,
-        expect: int | None = None,
-        metadata: Metadata | None = None,
-        idempotency_key: str | None = None,
-        occurred_at: datetime | None = None,
-        keys: Sequence[str] | None = None,
+        **options: Unpack[AppendOptions],
     ) -> Written:
         """Appends events that stand or fall together, in a commit that callers share.
 
         ``expect`` is the version of the first event's stream before the append; 0 means a new stream.
         Raises AppendRefused: VersionConflict, InvalidEvent, IdempotencyKeyReused and others.
         """
-        group = group_of(
-            self.tenant_of(tenant),
-            events,
-            expect=expect,
-            metadata=metadata,
-            idempotency_key=idempotency_key,
-            occurred_at=occurred_at,
-            keys=keys,
-        )
-        return await self._open.commits.append(group)
+        return await self._open.commits.append(group_of(self.tenant_of(tenant), events, **options))
 
     async def query(
         self,

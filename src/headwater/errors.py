@@ -95,6 +95,12 @@ class TenantMissing(HeadwaterError):
     code = "tenant_missing"
 
 
+class TransactionMissing(HeadwaterError):
+    """The connection is in no transaction, so the fact would not commit with the change."""
+
+    code = "transaction_missing"
+
+
 class IsolationRefused(HeadwaterError):
     """The log cannot be read in order under this isolation level."""
 

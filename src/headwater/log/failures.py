@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import psycopg
 from psycopg_pool import PoolTimeout, TooManyRequests
@@ -40,22 +42,58 @@ def translated() -> Iterator[None]:
         raise translation from error
 
 
+@dataclass(frozen=True, slots=True)
+class Complaint:
+    """What Postgres said, whichever driver passed it on."""
+
+    state: str
+    message: str | None
+    detail: str | None
+    hint: str | None
+
+    @classmethod
+    def heard(cls, error: BaseException | None) -> Complaint | None:
+        """What Postgres said in an error or in what it was raised from; None where it said nothing.
+
+        psycopg and psycopg2 keep it in ``diag``, asyncpg in the error, SQLAlchemy and Django in what
+        they wrap.
+        """
+        seen = 0
+        while error is not None and seen < 5:
+            told: Any = error
+            state = getattr(told, "sqlstate", None) or getattr(told, "pgcode", None)
+            diagnostics = getattr(told, "diag", None)
+            if state and diagnostics is not None:
+                return cls(state, diagnostics.message_primary, diagnostics.message_detail, diagnostics.message_hint)  # fmt: skip
+            if state and hasattr(told, "detail") and hasattr(told, "hint"):
+                return cls(state, told.message, told.detail, told.hint)
+            error = getattr(told, "orig", None) or told.__cause__
+            seen += 1
+        return None
+
+    @property
+    def refusal(self) -> HeadwaterError | None:
+        """Headwater's error, where the state is one of Headwater's own."""
+        if self.state == "HW001":
+            told = json.loads(self.detail or "{}")
+            return errors.VersionConflict(
+                self.message,
+                hint=self.hint,
+                stream=told.get("stream", ""),
+                expected=told.get("expected"),
+                actual=told.get("actual"),
+            )
+        known = _BY_STATE.get(self.state)
+        return None if known is None else known(self.message, hint=self.hint)
+
+
 def translate(error: psycopg.Error) -> HeadwaterError | None:
     """Headwater's error for one of psycopg's, or None where it has no meaning of its own."""
     state = error.sqlstate or ""
-    diagnostics = error.diag
-    message = diagnostics.message_primary
-    if state == "HW001":
-        detail = json.loads(diagnostics.message_detail or "{}")
-        return errors.VersionConflict(
-            message,
-            hint=diagnostics.message_hint,
-            stream=detail.get("stream", ""),
-            expected=detail.get("expected"),
-            actual=detail.get("actual"),
-        )
-    if (known := _BY_STATE.get(state)) is not None:
-        return known(message, hint=diagnostics.message_hint)
+    complaint = Complaint.heard(error)
+    if complaint is not None and (refused := complaint.refusal) is not None:
+        return refused
+    message = error.diag.message_primary
     if isinstance(error, (PoolTimeout, TooManyRequests)) or state == "53300":
         return errors.TooManyConnections(
             hint="Raise max_connections or the pool's size, or use fewer processes; then try again."

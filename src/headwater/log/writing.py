@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, TypedDict, Unpack
 from uuid import UUID
 
 import msgspec
+from psycopg import AsyncCursor
+from psycopg.pq import TransactionStatus
+from psycopg.rows import tuple_row
 
 from headwater import errors
 from headwater.events import Event, EventType, encode
@@ -121,26 +124,31 @@ class Fact(msgspec.Struct, frozen=True, kw_only=True):
     occurred_at: datetime | None = None
 
 
-def group_of(
-    tenant: str,
-    events: Sequence[Event | Fact],
-    *,
-    expect: int | None = None,
-    metadata: Metadata | None = None,
-    idempotency_key: str | None = None,
-    occurred_at: datetime | None = None,
-    keys: Sequence[str] | None = None,
-) -> Group:
-    """The group of some events; the keyword arguments hold for those that do not say otherwise.
+class AppendOptions(TypedDict, total=False):
+    """What an append may say beside its events; it holds for those that do not say otherwise.
 
     ``expect`` is the version of the first event's stream before the append; 0 means a new stream.
     """
+
+    expect: int | None
+    metadata: Metadata | None
+    idempotency_key: str | None
+    occurred_at: datetime | None
+    keys: Sequence[str] | None
+
+
+def group_of(
+    tenant: str, events: Sequence[Event | Fact], **options: Unpack[AppendOptions]
+) -> Group:
+    """The group of some events. Raises InvalidEvent where there is none."""
     if not events:
         raise errors.InvalidEvent("There is nothing to append.", hint="Pass at least one event.")
-    group = Group(tenant, idempotency_key)
+    group = Group(tenant, options.get("idempotency_key"))
+    metadata, keys = options.get("metadata"), options.get("keys")
+    occurred_at = options.get("occurred_at")
     shared = None if metadata is None else msgspec.json.encode(metadata)
     for index, item in enumerate(events):
-        first = None if index else expect
+        first = None if index else options.get("expect")
         if not isinstance(item, Fact):
             group.add(item, expect=first, metadata=shared, keys=keys, occurred_at=occurred_at)
             continue
@@ -162,37 +170,26 @@ class Writer:
         self._connection = connection
         self._tenant = tenant
 
-    async def append(
-        self,
-        *events: Event | Fact,
-        expect: int | None = None,
-        metadata: Metadata | None = None,
-        idempotency_key: str | None = None,
-        occurred_at: datetime | None = None,
-        keys: Sequence[str] | None = None,
-    ) -> Written:
+    async def append(self, *events: Event | Fact, **options: Unpack[AppendOptions]) -> Written:
         """Appends events that commit or roll back with the caller's transaction.
 
         Raises AppendRefused (VersionConflict, InvalidEvent, ...); the transaction is then aborted,
         as after any failed statement.
         """
-        group = group_of(
-            self._tenant,
-            events,
-            expect=expect,
-            metadata=metadata,
-            idempotency_key=idempotency_key,
-            occurred_at=occurred_at,
-            keys=keys,
-        )
+        group = group_of(self._tenant, events, **options)
+        connection = self._connection
+        if connection.autocommit and connection.info.transaction_status == TransactionStatus.IDLE:
+            raise errors.TransactionMissing(
+                hint="Use `async with connection.transaction():` around both."
+            )
         with translated():
             if len(group) == 1:
-                return await _append_one(self._connection, group)
-            return await append_group(self._connection, group)
+                return await _append_one(connection, group)
+            return await append_group(connection, group)
 
 
 async def _append_one(connection: Connection, group: Group) -> Written:
-    cursor = await connection.execute(
+    cursor = await _cursor(connection).execute(
         SQL["log.append"],
         {
             "tenant": group.tenant,
@@ -274,10 +271,15 @@ async def append_groups(connection: Connection, groups: Sequence[Group]) -> Appe
             }
         ).decode(),
     }
-    cursor = await connection.execute(SQL["log.append_groups"], parameters, binary=True)
+    cursor = await _cursor(connection).execute(SQL["log.append_groups"], parameters, binary=True)
     row = await cursor.fetchone()
     assert row is not None
     return Appended(row[0] or (), row[1] or (), Token(row[2]), row[3])
+
+
+def _cursor(connection: Connection) -> AsyncCursor[tuple[Any, ...]]:
+    """A plain cursor, whatever an application's own connection makes by default."""
+    return AsyncCursor(connection, row_factory=tuple_row)
 
 
 def _sparse(groups: Sequence[Group], name: str, pack: Any) -> Any:

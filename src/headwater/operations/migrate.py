@@ -15,7 +15,7 @@ from importlib.resources import files
 import psycopg
 from psycopg import AsyncConnection, sql
 
-from headwater.errors import MigrationError
+from headwater.errors import MigrationError, RoleMissing
 from headwater.log.failures import translated
 from headwater.log.statements import Statements
 
@@ -100,6 +100,23 @@ async def create_login(admin_url: str, login: str, *, database_owner: bool = Fal
             await connection.execute(
                 sql.SQL("GRANT CREATE ON DATABASE {} TO headwater_app").format(database)
             )
+
+
+async def admit_application(admin_url: str, login: str) -> None:
+    """Lets an application's own login append and read as headwater_app, with no SET ROLE of its own.
+
+    Raises RoleMissing where there is no such login.
+    """
+    with translated():
+        connection = await AsyncConnection.connect(admin_url, autocommit=True, connect_timeout=10)
+    async with connection:
+        exists = await connection.execute(SQL["migrate.login_exists"], {"login": login})
+        if await exists.fetchone() is None:
+            raise RoleMissing(
+                f"There is no login {login!r}.",
+                hint="Name the one that the application connects as.",
+            )
+        await connection.execute(sql.SQL("GRANT headwater_app TO {}").format(sql.Identifier(login)))
 
 
 async def _ledger(connection: AsyncConnection) -> dict[int, str]:

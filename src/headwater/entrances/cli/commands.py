@@ -21,7 +21,7 @@ from headwater.log.database import SQL as LOG
 from headwater.log.reading import safe_position
 from headwater.log.ticker import Ticker
 from headwater.operations.health import ViewRow, examine, view_rows
-from headwater.operations.migrate import create_login, migrate
+from headwater.operations.migrate import admit_application, create_login, migrate
 
 _REPORT_SECONDS = 5
 
@@ -33,15 +33,20 @@ tenant_option = click.option("--tenant", help="The tenant; default the app's onl
 @click.option(
     "--login", metavar="NAME", help="Also create this login, able to take Headwater's roles."
 )
+@click.option(
+    "--application",
+    metavar="LOGIN",
+    help="Also let this existing login, the application's own, append in its own transactions.",
+)
 @click.pass_context
-def init(context: click.Context, login: str | None) -> None:
+def init(context: click.Context, login: str | None, application: str | None) -> None:
     """Create or upgrade the schema and its roles; register the app's events, create its views."""
     import sys
 
-    sys.exit(_run(lambda: _init(context.find_root().obj, login)))
+    sys.exit(_run(lambda: _init(context.find_root().obj, login, application)))
 
 
-async def _init(app_path: str | None, login: str | None) -> int:
+async def _init(app_path: str | None, login: str | None, application: str | None) -> int:
     app = load_app(app_path, needed=False)
     server = app.settings.server(output.note)
     await server.open()
@@ -57,6 +62,9 @@ async def _init(app_path: str | None, login: str | None) -> int:
                 f"login {login}: may take headwater_app, headwater_relay and headwater_operator"
             )
             output.say(f"  give it a password with: ALTER ROLE {login} PASSWORD '...'")
+        if application is not None:
+            await admit_application(server.admin_url, application)
+            output.say(f"login {application}: may append and read as headwater_app")
         if app_path or app.settings.app:
             async with app:
                 for view, status in (await app.deploy()).items():
