@@ -31,7 +31,7 @@ from headwater.operations.settings import Settings
 from headwater.readers.handles import D, FoldView, R, RowsView
 from headwater.readers.reading import DEFAULT_TIMEOUT_SECONDS, Reader
 from headwater.relay import OnFailure, Relay
-from headwater.stores.postgres.documents import PostgresDocuments
+from headwater.stores.postgres.folds import PostgresFold
 from headwater.stores.postgres.rows import PostgresRows
 from headwater.views import Fold, SqlView, StoredView
 from headwater.views.port import Status
@@ -311,7 +311,7 @@ class _Running:
         await self.commits.start()
         relay = self.database("headwater_relay")
         documents = {
-            name: PostgresDocuments(relay, view.fold)
+            name: PostgresFold(relay, view.fold)
             for name, view in self._app._folds.items()  # noqa: SLF001 - one module's own
         }
         rows = {

@@ -12,32 +12,33 @@ from psycopg import sql
 from headwater.errors import NotCaughtUp
 from headwater.log.database import Connection, Database
 from headwater.relay import Batch
-from headwater.stores.postgres.documents import PostgresDocuments
+from headwater.stores.postgres.folds import PostgresFold
 from headwater.stores.postgres.sql_view import SqlViewPlan, Storage, plan_sql_view
 from headwater.stores.postgres.sql_view_text import template
-from headwater.stores.postgres.stored import SQL, PostgresView, snapshot
 from headwater.views.definition import Difference, Verification
+from headwater.views.driving.record import snapshot
+from headwater.views.driving.view import DrivenView
 from headwater.views.port import Report
 from headwater.views.sql_view import SqlView
 
 
-class PostgresRows(PostgresView):
+class PostgresRows(DrivenView):
     """A SQL view's rows, over the log or over a fold's documents."""
 
     def __init__(
-        self, database: Database, view: SqlView, documents: PostgresDocuments[Any] | None = None
+        self, database: Database, view: SqlView, fold: PostgresFold[Any] | None = None
     ) -> None:
         super().__init__(database, view.definition, view.on_failure)
         self._view = view
-        self._documents = documents
+        self._fold = fold
         self._planned: SqlViewPlan | None = None
-        if documents is not None:
-            documents.attach(self)
+        if fold is not None:
+            fold.attach(self)
 
     @property
     def follows(self) -> str | None:
         """The fold whose documents this view reads, or None for the log."""
-        return None if self._documents is None else self._documents.name
+        return None if self._fold is None else self._fold.name
 
     @property
     def plan(self) -> SqlViewPlan:
@@ -45,15 +46,16 @@ class PostgresRows(PostgresView):
         assert self._planned is not None
         return self._planned
 
-    async def _prepare(self, connection: Connection) -> None:
+    async def prepare(self, connection: Connection) -> None:
+        """Plans the statements of the generation."""
         changes = documents = None
-        if self._documents is not None:
-            await self._documents._status(connection)  # noqa: SLF001 - one room's own
-            changes = self._documents.changes
+        if self._fold is not None:
+            await self._fold.learn(connection)
+            changes = self._fold.documents.changes
             documents = sql.SQL("(SELECT tenant, key, document AS data FROM {})").format(
-                self._documents.table
+                self._fold.documents.table
             )
-        storage = Storage(self.name, f"{self.name}__{self._generation}")
+        storage = Storage(self.name, f"{self.name}__{self.record.generation}")
         self._planned = await plan_sql_view(
             connection,
             self._view.query,
@@ -63,21 +65,24 @@ class PostgresRows(PostgresView):
             float_tolerance=self._view.float_tolerance,
         )
 
-    async def _create_tables(self, connection: Connection) -> None:
+    async def _create(self, connection: Connection) -> None:
         for statement in (*self.plan.tables.create(), *self.plan.tables.publish()):
             await connection.execute(statement)
 
-    async def _drop_tables(self, connection: Connection) -> None:
+    async def _drop(self, connection: Connection) -> None:
         for statement in (*self.plan.tables.unpublish(), *self.plan.tables.drop()):
             await connection.execute(statement)
 
+    async def _opened(self, checkpoint: int) -> int:
+        return checkpoint
+
     async def first_after(self, after: int, upto: int) -> int | None:
         """The first position of the source in (after, upto]."""
-        if self._documents is None:
+        if self._fold is None:
             return await super().first_after(after, upto)
         async with self._database.connection() as connection:
             statement = template("first_change", file="documents.sql").format(
-                table=self._documents.changes
+                table=self._fold.documents.changes
             )
             row = await (
                 await connection.execute(statement, {"after": after, "upto": upto})
@@ -86,37 +91,36 @@ class PostgresRows(PostgresView):
 
     async def apply(self, batch: Batch) -> None:
         """Merges a batch; see Target."""
-        if self._documents is not None:
+        if self._fold is not None:
             await self._wait_no_further(batch.upto)
         aside = {**batch.parked, **batch.skipped}
         if not aside and (merge := self.plan.merge_at_once) is not None:
-            await self._at_once(batch.after, batch.upto, merge, parked=[])
+            await self.record.at_once(batch.after, batch.upto, merge, parked=[])
             return
         keys = {position: await self._keys_of(position) for position in aside}
-        async with self._batch(batch.after, batch.upto) as connection:
+        async with self.record.batch(batch.after, batch.upto) as connection:
             await self.plan.apply(
                 connection, after=batch.after, upto=batch.upto, parked=list(aside)
             )
             for position, reason in aside.items():
                 status = "parked" if position in batch.parked else "skipped"
-                await self._set_aside(connection, position, keys[position], reason, status=status)
+                await self.record.set_aside(
+                    connection, position, keys[position], reason, status=status
+                )
 
     async def _wait_no_further(self, upto: int) -> None:
         """Refuses a batch beyond the documents.
 
         A fold that starts over takes this view with it in one commit, so one that starts over after this check fails the batch's own first statement.
         """
-        assert self._connection is not None
-        cursor = await self._connection.execute(SQL["stored.checkpoint"], {"view": self.follows})
-        row = await cursor.fetchone()
-        if row is None or row[0] < upto:
+        position = await self.record.checkpoint(self.record.connection, self.follows)
+        if position is None or position < upto:
             raise NotCaughtUp(f"The documents that {self.name!r} reads start over.")
 
     async def _keys_of(self, position: int) -> list[str] | None:
         """The groups of an event, or None where they cannot be told."""
-        assert self._connection is not None
         try:
-            cursor = await self._connection.execute(self.plan.keys_of, {"position": position})
+            cursor = await self.record.connection.execute(self.plan.keys_of, {"position": position})
             return [row[0] for row in await cursor.fetchall()] or None
         except psycopg.DataError:
             return None
@@ -124,9 +128,9 @@ class PostgresRows(PostgresView):
     async def verify(self, report: Report | None = None, *, limit: int = 20) -> Verification:
         """Runs the view's own query over the log and compares, inside Postgres."""
         async with snapshot(self._database) as connection:
-            await self._status(connection)
+            await self.learn(connection)
             upto = await self._checkpoint(connection)
-            aside = await self._not_applied(connection)
+            aside = await self.record.not_applied(connection)
             parked = [
                 key for _, _, keys, status in aside if status == "parked" for key in keys or ()
             ]
@@ -144,16 +148,11 @@ class PostgresRows(PostgresView):
         return Verification(self.name, upto, rows, differing, differences, len(set(parked)))
 
     async def _checkpoint(self, connection: Connection) -> int:
-        cursor = await connection.execute(SQL["stored.checkpoint"], {"view": self.name})
-        row = await cursor.fetchone()
-        assert row is not None
-        position: int = row[0]
-        if self._documents is not None:
-            cursor = await connection.execute(
-                SQL["stored.checkpoint"], {"view": self._documents.name}
-            )
-            source = await cursor.fetchone()
-            if source is not None and source[0] != position:
+        position = await self.record.checkpoint(connection)
+        assert position is not None
+        if self._fold is not None:
+            source = await self.record.checkpoint(connection, self._fold.name)
+            if source is not None and source != position:
                 raise NotCaughtUp(
                     f"The view {self.name!r} is behind the documents that it reads.",
                     hint="Verify it while the fold is quiet, or try again.",
@@ -164,20 +163,16 @@ class PostgresRows(PostgresView):
         """Merges parked events again, one by one; those that fail stay parked."""
         done: list[int] = []
         async with self._database.transaction() as connection:
-            await self._status(connection)
-            await connection.execute(SQL["stored.disturb"], {"view": self.name})
-            wanted = None if positions is None else list(positions)
-            cursor = await connection.execute(
-                SQL["stored.parked_here"], {"view": self.name, "positions": wanted}
-            )
-            for position, _, _ in await cursor.fetchall():
+            await self.learn(connection)
+            await self.record.disturb(connection)
+            for position, _, _ in await self.record.parked(connection, positions):
                 try:
                     async with connection.transaction():
                         await self.plan.apply(connection, after=position - 1, upto=position)
                     done.append(position)
                 except psycopg.DataError:
                     continue
-            await connection.execute(SQL["stored.unpark"], {"view": self.name, "positions": done})
+            await self.record.unpark(connection, done)
         return len(done)
 
     def row_of(self, values: Sequence[Any]) -> Any:

@@ -28,6 +28,7 @@ from headwater.stores.postgres.sql_view_text import (
     template,
 )
 from headwater.stores.postgres.sql_view_types import describe
+from headwater.views.driving.record import SQL as RECORD
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -287,7 +288,7 @@ class SqlViewPlan:
 
 
 def _moved() -> sql.Composed:
-    return template("moved").format(advance=template("advance", file="stored.sql"))
+    return template("moved").format(advance=sql.SQL(RECORD["record.advance"]))
 
 
 def _fresh_name(number: int) -> sql.Identifier:

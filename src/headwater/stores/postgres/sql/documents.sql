@@ -55,16 +55,3 @@ SELECT d.tenant, d.key, d.document::text FROM {table} AS d
 
 -- name: rows
 SELECT count(*) FROM {table}
-
--- name: events
-SELECT e.position, e.tenant, e.type, e.schema_version, e.data::text
-FROM headwater.events AS e
-WHERE e.position > %(after)s AND e.position <= %(upto)s AND e.type = ANY (%(types)s)
-ORDER BY e.position
-
--- name: recorded_events
-SELECT e.position, e.tenant, e.type, e.schema_version, e.data::text,
-       e.stream, e.version, e.id, e.recorded_at, e.occurred_at, e.metadata::text, e.keys
-FROM headwater.events AS e
-WHERE e.position > %(after)s AND e.position <= %(upto)s AND e.type = ANY (%(types)s)
-ORDER BY e.position

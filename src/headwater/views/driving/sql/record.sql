@@ -35,6 +35,10 @@ SET position = headwater.moved(c, %(after)s, %(upto)s, %(fence)s, %(revision)s),
 WHERE c.view = %(view)s
 RETURNING position
 
+-- name: reset
+UPDATE headwater.checkpoints AS c SET position = %(position)s, epoch = l.epoch, updated_at = clock_timestamp()
+FROM headwater.log AS l WHERE c.view = %(view)s AND c.fence = %(fence)s AND c.revision = %(revision)s
+
 -- name: checkpoint
 SELECT position FROM headwater.checkpoints WHERE view = %(view)s
 

@@ -1,0 +1,78 @@
+"""Folds in the log's own database: data, checkpoint and parked events move in one commit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
+
+from headwater.log.database import Connection, Database
+from headwater.relay import Batch
+from headwater.stores.postgres.documents import PostgresDocuments
+from headwater.views.definition import Verification
+from headwater.views.driving.checking import FoldCheck
+from headwater.views.driving.fold import DrivenFold
+from headwater.views.driving.record import snapshot
+from headwater.views.driving.replaying import Replay
+from headwater.views.driving.view import DrivenView
+from headwater.views.fold import Document, Fold, Key
+from headwater.views.port import Report
+from headwater.views.store import SetAside, Step
+
+D = TypeVar("D", bound=Document)
+
+
+class PostgresFold(DrivenFold[D]):
+    """A fold in Postgres. Changes are noted where SQL views over its documents are attached."""
+
+    def __init__(self, database: Database, fold: Fold[D]) -> None:
+        super().__init__(database, fold)
+        self.documents = PostgresDocuments(self.record)
+        self._readers: list[DrivenView] = []
+
+    def attach(self, view: DrivenView) -> None:
+        """Notes changes for a view over these documents. Before anything is deployed."""
+        self._readers.append(view)
+        self.documents.readers.append(view.name)
+
+    async def start_over(self, connection: Connection) -> None:
+        """A fold takes the views over its documents with it: they are sums of its changes."""
+        await super().start_over(connection)
+        for view in self._readers:
+            await view.start_over(connection)
+
+    async def _create(self, connection: Connection) -> None:
+        await self.documents.create(connection)
+
+    async def _drop(self, connection: Connection) -> None:
+        await self.documents.drop(connection)
+
+    async def _stored(self, keys: Sequence[Key]) -> Iterable[tuple[Key, bytes]]:
+        return await self.documents.load(keys, self.record.connection)
+
+    async def _commit(self, batch: Batch, steps: Sequence[Step], aside: SetAside) -> None:
+        (step,) = steps
+        await self.documents.apply(step, aside)
+
+    async def verify(self, report: Report | None = None, *, limit: int = 20) -> Verification:
+        """Folds the log again and compares every document, in one snapshot."""
+        async with snapshot(self._database) as connection:
+            await self.learn(connection)
+            async with self.documents.reading(connection) as reading:
+                check: FoldCheck[Any] = FoldCheck(self.folding, connection, reading)
+                check.leave_out(await self.record.not_applied(connection))
+                return await check.run(report, limit)
+
+    async def replay(self, positions: Sequence[int] | None = None) -> int:
+        """Applies the parked events of the keys concerned again, in order, up to the first failure."""
+        async with self._database.transaction() as connection:
+            await self.learn(connection)
+            await self.record.disturb(connection)
+
+            async def load(keys: Sequence[Key]) -> Iterable[tuple[Key, bytes]]:
+                return await self.documents.load(keys, connection)
+
+            replay: Replay[Any] = Replay(self.folding, connection, load)
+            await replay.run(await self.record.parked(connection), positions)
+            await self.documents.write(connection, replay.step(0))
+            await self.record.unpark(connection, replay.done)
+        return len(replay.done)

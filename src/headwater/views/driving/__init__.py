@@ -1,0 +1,1 @@
+"""How views are driven, whatever their store: one class for each kind of transform."""

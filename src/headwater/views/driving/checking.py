@@ -1,0 +1,178 @@
+"""Compares a fold's stored documents with the fold of the log, in slices of keys that fit in memory.
+
+Where the store goes on while it is read, documents may be newer than the checkpoint at which reading
+began. A key that differs is therefore read again, together with the checkpoint of that moment, and its
+expected document is folded up to there; what differs then is a difference.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from headwater.log.database import Connection
+from headwater.views.definition import Difference, Verification
+from headwater.views.driving.record import SQL, Aside
+from headwater.views.driving.work import Folding, Row, encode, plain
+from headwater.views.fold import Document, Key, evolve_all, slice_of
+from headwater.views.port import Report
+from headwater.views.store import DocumentsReading
+
+D = TypeVar("D", bound=Document)
+
+_VERIFIED_AT_ONCE = 500_000
+_READ_AT_ONCE = 50_000
+_AGAIN_AT_ONCE = 1_000
+
+
+@dataclass(slots=True)
+class FoldCheck(Generic[D]):
+    """One verification of one fold, over a snapshot of the log."""
+
+    folding: Folding[D]
+    connection: Connection
+    reading: DocumentsReading
+    parked: set[Key] = field(default_factory=set)
+    given_up: set[int] = field(default_factory=set)
+
+    def leave_out(self, aside: Iterable[Aside]) -> None:
+        """Keys that are parked and events that were given up do not count."""
+        for position, tenant, keys, status in aside:
+            if status == "parked":
+                self.parked.update((tenant, key) for key in keys or ())
+            else:
+                self.given_up.add(position)
+
+    async def run(self, report: Report | None, limit: int) -> Verification:
+        """The outcome."""
+        rows = await self.reading.count()
+        upto = self.reading.position
+        slices = rows // _VERIFIED_AT_ONCE + 1
+        differences: list[Difference] = []
+        for number in range(slices):
+            expected: dict[Key, D | None] = {}
+            after = 0
+            while (first := await self._first_after(after, upto)) is not None:
+                end = min(upto, first + _READ_AT_ONCE - 1)
+                read = await read_log(self.connection, self.folding, after, end)
+                await asyncio.to_thread(self._expect, expected, read, (number, slices))
+                after = end
+                if report is not None:
+                    report(number * (upto - first) + end - first, slices * (upto - first))
+            differing = await self._compare(expected, (number, slices))
+            differences += await self._again(differing)
+        return Verification(
+            self.folding.fold.name,
+            upto,
+            rows,
+            len(differences),
+            tuple(differences[:limit]),
+            len(self.parked),
+        )
+
+    async def _first_after(self, after: int, upto: int) -> int | None:
+        cursor = await self.connection.execute(
+            SQL["record.first_after"], {"after": after, "upto": upto}
+        )
+        row = await cursor.fetchone()
+        return None if row is None else row[0]
+
+    def _expect(
+        self, expected: dict[Key, D | None], rows: Iterable[Row], part: tuple[int, int]
+    ) -> None:
+        folding = self.folding
+        events = (
+            item
+            for row in rows
+            if row[0] not in self.given_up
+            and (key := folding.key_of(row)) not in self.parked
+            and key is not None
+            and slice_of(key, part[1]) == part[0]
+            and (item := folding.decode(row)) is not None
+        )
+        for _ in evolve_all(folding.fold, expected, events):
+            pass
+
+    async def _compare(
+        self, expected: dict[Key, D | None], part: tuple[int, int]
+    ) -> dict[Key, tuple[D | None, bytes | None]]:
+        """The keys that differ: what was expected, what is stored."""
+        differing: dict[Key, tuple[D | None, bytes | None]] = {}
+        seen: set[Key] = set()
+        async for key, stored in self.reading.documents():
+            if key in self.parked or slice_of(key, part[1]) != part[0]:
+                continue
+            seen.add(key)
+            if not same(expected.get(key), stored):
+                differing[key] = expected.get(key), stored
+        for key, document in expected.items():
+            if document is not None and key not in seen:
+                differing[key] = document, None
+        return differing
+
+    async def _again(self, differing: dict[Key, tuple[D | None, bytes | None]]) -> list[Difference]:
+        keys = list(differing)
+        differences = []
+        for start in range(0, len(keys), _AGAIN_AT_ONCE):
+            some = keys[start : start + _AGAIN_AT_ONCE]
+            position, stored = await self.reading.at_once(some)
+            expected = {key: differing[key][0] for key in some}
+            if position > self.reading.position:
+                await self._go_on(expected, position)
+            differences += [
+                Difference(
+                    *key,
+                    plain(document),
+                    msgspec.json.decode(stored[key]) if key in stored else None,
+                )
+                for key, document in expected.items()
+                if not same(document, stored.get(key))
+            ]
+        return differences
+
+    async def _go_on(self, expected: dict[Key, D | None], upto: int) -> None:
+        """Folds on for some keys, up to a later checkpoint. Only where the store outran the snapshot."""
+        rows = await read_log(self.connection, self.folding, self.reading.position, upto)
+        events = [
+            item
+            for row in rows
+            if row[0] not in self.given_up
+            and self.folding.key_of(row) in expected
+            and (item := self.folding.decode(row)) is not None
+        ]
+        for _ in evolve_all(self.folding.fold, expected, events):
+            pass
+
+
+def same(expected: Document | None, stored: bytes | str | None) -> bool:
+    """Whether a document and what is stored are equal as JSON."""
+    if expected is None or stored is None:
+        return expected is None and stored is None
+    decoded: Any = msgspec.json.decode(stored)
+    return bool(decoded == msgspec.json.decode(encode(expected)))
+
+
+async def read_log(
+    connection: Connection,
+    folding: Folding[Any],
+    after: int,
+    upto: int,
+    *,
+    identified: bool = False,
+) -> Sequence[Row]:
+    """The rows of a range that a fold reads."""
+    fold = folding.fold
+    statement = "identified_events" if identified else "events"
+    if fold.takes_recorded:
+        statement = "recorded_events"
+    cursor = await connection.execute(
+        SQL[f"log.{statement}"],
+        {"after": after, "upto": upto, "types": fold.type_names},
+        binary=True,
+        prepare=True,
+    )
+    return await cursor.fetchall()

@@ -1,0 +1,101 @@
+"""Drives a fold, whatever its store: reads the batch, evolves documents, hands them to the storage."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import abstractmethod
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, Generic, TypeVar
+
+from headwater.log.database import Database
+from headwater.relay import Batch
+from headwater.views.definition import Definition
+from headwater.views.driving.checking import read_log
+from headwater.views.driving.view import DrivenView
+from headwater.views.driving.work import Folding, NotApplied, Row, Work
+from headwater.views.fold import Document, Fold, Key
+from headwater.views.store import SetAside, Step
+
+D = TypeVar("D", bound=Document)
+
+_CACHED_DOCUMENTS = 250_000
+
+
+class DrivenFold(DrivenView, Generic[D]):
+    """A fold and its documents; subclasses say how a batch is committed where the documents are."""
+
+    max_batch = 20_000
+    identified = False
+
+    def __init__(
+        self,
+        database: Database,
+        fold: Fold[D],
+        definition: Definition | None = None,
+        max_writes: int | None = None,
+    ) -> None:
+        super().__init__(database, definition or fold.definition, fold.on_failure)
+        self.folding = Folding(fold, max_writes)
+        self._cache: dict[Key, D | None] = {}
+        self._known = NotApplied()
+
+    # What subclasses give ------------------------------------------------------------------------
+
+    @abstractmethod
+    async def _stored(self, keys: Sequence[Key]) -> Iterable[tuple[Key, bytes]]:
+        """The documents of those keys that have one."""
+
+    @abstractmethod
+    async def _commit(self, batch: Batch, steps: Sequence[Step], aside: SetAside) -> None:
+        """Writes a batch, so that it counts once or not at all."""
+
+    # Driving -------------------------------------------------------------------------------------
+
+    async def _opened(self, checkpoint: int) -> int:
+        self._cache.clear()
+        self._known = NotApplied.of(await self.record.not_applied(self.record.connection))
+        return checkpoint
+
+    async def apply(self, batch: Batch) -> None:
+        """Applies a batch of events; see Target."""
+        rows = await self._read(batch)
+        work = self.folding.take_apart(rows, batch, self._known)
+        await self._load({item.key for item in work.events})
+        steps, documents = await self._evolved(work, batch)
+        await self._commit(batch, steps, work.aside)
+        self._cache.update(documents)
+        self._known.remember(work.aside)
+
+    async def _read(self, batch: Batch) -> Sequence[Row]:
+        return await read_log(
+            self.record.connection,
+            self.folding,
+            batch.after,
+            batch.upto,
+            identified=self.identified,
+        )
+
+    async def _load(self, keys: Collection[Key]) -> None:
+        missing = [key for key in keys if key not in self._cache]
+        if len(self._cache) + len(missing) > _CACHED_DOCUMENTS:
+            self._cache.clear()
+            missing = list(keys)
+        if missing:
+            self._cache.update(dict.fromkeys(missing))
+            decode = self.folding.document
+            stored = await self._stored(missing)
+            self._cache.update((key, decode(document)) for key, document in stored)
+
+    async def _evolved(
+        self, work: Work, batch: Batch
+    ) -> tuple[Sequence[Step], dict[Key, D | None]]:
+        if not work.events:
+            return [Step(batch.after, batch.upto)], {}
+        # The user's function may be slow; in a thread it delays no other view.
+        return await asyncio.to_thread(self.folding.steps, work, batch, self._cache)
+
+    # Reading -------------------------------------------------------------------------------------
+
+    def row_of(self, values: Sequence[Any]) -> D:
+        """A stored document as the fold's state."""
+        return self.folding.document(values[0])

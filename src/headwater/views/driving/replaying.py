@@ -1,0 +1,83 @@
+"""Parked events of a fold, applied again."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from headwater.log.database import Connection
+from headwater.relay import CannotApply
+from headwater.views.driving.checking import read_log
+from headwater.views.driving.work import Folding, encode
+from headwater.views.fold import Document, Failed, Key, evolve_all
+from headwater.views.store import Step
+
+D = TypeVar("D", bound=Document)
+Load = Callable[[Sequence[Key]], Awaitable[Iterable[tuple[Key, bytes]]]]
+
+
+@dataclass(slots=True)
+class Replay(Generic[D]):
+    """One replay: the documents before and after, and the positions that are parked no more.
+
+    It keeps documents of its own, for a relay may drive the view meanwhile.
+    """
+
+    folding: Folding[D]
+    connection: Connection
+    load: Load
+    before: dict[Key, D | None] = field(default_factory=dict)
+    states: dict[Key, D | None] = field(default_factory=dict)
+    last: dict[Key, int] = field(default_factory=dict)
+    done: list[int] = field(default_factory=list)
+    stuck: set[Key] = field(default_factory=set)
+
+    async def run(
+        self, waiting: Sequence[tuple[Any, ...]], positions: Sequence[int] | None
+    ) -> None:
+        """Evolves parked events, (position, tenant, keys) in order, of the keys concerned.
+
+        A key that fails again stays parked from there on.
+        """
+        wanted = {
+            (tenant, tuple(keys or ()))
+            for position, tenant, keys in waiting
+            if positions is None or position in positions
+        }
+        for position, tenant, keys in waiting:
+            if (tenant, tuple(keys or ())) in wanted:
+                await self._try(position)
+
+    async def _try(self, position: int) -> None:
+        for row in await read_log(self.connection, self.folding, position - 1, position):
+            key = self.folding.key_of(row)
+            if key is None or key in self.stuck:
+                continue
+            if key not in self.before:
+                stored = dict(await self.load([key])).get(key)
+                document = None if stored is None else self.folding.document(stored)
+                self.before[key] = self.states[key] = document
+            try:
+                item = self.folding.decode(row)
+                if item is None:
+                    continue
+                for _ in evolve_all(self.folding.fold, self.states, [item]):
+                    self.last[key] = position
+                self.done.append(position)
+            except (CannotApply, Failed):
+                self.stuck.add(key)
+
+    def step(self, upto: int) -> Step:
+        """What to write: documents as they are now, at a checkpoint that does not move."""
+        step = Step(upto, upto, before=self.before, states=self.states)
+        for key, state in self.states.items():
+            if state == self.before[key]:
+                continue
+            if state is None:
+                step.removed.append(key)
+            else:
+                step.kept.append(key)
+                step.documents.append(encode(state))
+                step.positions.append(self.last[key])
+        return step

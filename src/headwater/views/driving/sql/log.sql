@@ -1,0 +1,27 @@
+-- name: events
+SELECT e.position, e.tenant, e.type, e.schema_version, e.data::text
+FROM headwater.events AS e
+WHERE e.position > %(after)s AND e.position <= %(upto)s AND e.type = ANY (%(types)s)
+ORDER BY e.position
+
+-- name: identified_events
+SELECT e.position, e.tenant, e.type, e.schema_version, e.data::text, uuid_send(e.id)
+FROM headwater.events AS e
+WHERE e.position > %(after)s AND e.position <= %(upto)s AND e.type = ANY (%(types)s)
+ORDER BY e.position
+
+-- name: recorded_events
+SELECT e.position, e.tenant, e.type, e.schema_version, e.data::text,
+       e.stream, e.version, e.id, e.recorded_at, e.occurred_at, e.metadata::text, e.keys
+FROM headwater.events AS e
+WHERE e.position > %(after)s AND e.position <= %(upto)s AND e.type = ANY (%(types)s)
+ORDER BY e.position
+
+-- name: safe
+SELECT last_value - (NOT is_called)::int FROM headwater.safe
+
+-- name: identity
+SELECT log_id, epoch FROM headwater.log
+
+-- name: id_at
+SELECT uuid_send(e.id) FROM headwater.events AS e WHERE e.position = %(position)s

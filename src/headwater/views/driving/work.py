@@ -1,0 +1,193 @@
+"""A fold's batch, taken apart and evolved. Pure: rows of the log in, steps to write out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from headwater import errors
+from headwater.events import Event
+from headwater.log.reading import recorded
+from headwater.relay import Batch, CannotApply
+from headwater.views.fold import Document, Failed, Fold, FoldEvent, Key, evolve_all
+from headwater.views.store import LastEvent, SetAside, Step
+
+D = TypeVar("D", bound=Document)
+Row = tuple[Any, ...]
+"""Position, tenant, type, schema version, data, then either an id or what makes a whole event."""
+
+encode = msgspec.json.Encoder(decimal_format="string").encode
+_raw = msgspec.json.Decoder(dict)
+_ID = 7
+
+
+@dataclass(slots=True)
+class Work:
+    """A batch, taken apart: what to apply, what to set aside."""
+
+    events: list[FoldEvent] = field(default_factory=list)
+    ids: list[bytes] = field(default_factory=list)
+    aside: SetAside = field(default_factory=SetAside)
+
+
+@dataclass(slots=True)
+class NotApplied:
+    """What a view has set aside so far."""
+
+    parked: dict[Key, int] = field(default_factory=dict)
+    positions: frozenset[int] = frozenset()
+
+    @staticmethod
+    def of(rows: Iterable[tuple[int, str, list[str] | None, str]]) -> NotApplied:
+        """From the rows that record it, in order."""
+        found = NotApplied()
+        positions = set()
+        for position, tenant, keys, status in rows:
+            positions.add(position)
+            if status == "parked":
+                for key in keys or ():
+                    found.parked.setdefault((tenant, key), position)
+        found.positions = frozenset(positions)
+        return found
+
+    def remember(self, aside: SetAside) -> None:
+        """Adds what a batch has set aside."""
+        for position, key, _, status in aside.culprits:
+            if status == "parked" and key is not None:
+                self.parked.setdefault(key, position)
+
+
+class Folding(Generic[D]):
+    """How one fold reads rows of the log and evolves its documents."""
+
+    def __init__(self, fold: Fold[D], max_writes: int | None = None) -> None:
+        self.fold = fold
+        self._max_writes = max_writes
+        self._decoder = msgspec.json.Decoder(fold.state)
+
+    def document(self, stored: bytes | str) -> D:
+        """A stored document as the fold's state."""
+        return self._decoder.decode(stored)
+
+    def take_apart(self, rows: Iterable[Row], batch: Batch, known: NotApplied) -> Work:
+        """Splits a batch. Raises CannotApply at an event that does not decode."""
+        work = Work()
+        parked = dict(known.parked)
+        marked = {**batch.parked, **batch.skipped}
+        for row in rows:
+            position = row[0]
+            if position in known.positions:
+                continue  # set aside before a crash took back the batch, and on record
+            if position in marked:
+                key = self.key_of(row)
+                status = "parked" if position in batch.parked else "skipped"
+                work.aside.culprits.append((position, key, marked[position], status))
+                if status == "parked" and key is not None:
+                    parked.setdefault(key, position)
+                continue
+            item = self.decode(row)
+            if item is None:
+                continue
+            if parked and position > parked.get(item.key, position):
+                work.aside.followers.append((position, item.key))
+            else:
+                work.events.append(item)
+                if len(row) > 5:
+                    work.ids.append(row[5] if len(row) == 6 else row[_ID].bytes)
+        return work
+
+    def decode(self, row: Row) -> FoldEvent | None:
+        """A row as the fold takes it, or None where the event concerns no document."""
+        position, tenant, type_, schema_version, data = row[:5]
+        declared = self.fold.types.named(type_)
+        try:
+            if declared.schema_version != schema_version:
+                raise CannotApply(
+                    f"{type_} is version {schema_version}, not {declared.schema_version}", position
+                )
+            event: Event = declared.decode(data)
+            whole = None
+            if self.fold.takes_recorded:
+                stream, version, id_, recorded_at, occurred_at, metadata, keys = row[5:]
+                whole = recorded(
+                    self.fold.types,
+                    (position, tenant, stream, version, type_, schema_version, id_, recorded_at,
+                     occurred_at, data, metadata, keys),
+                )  # fmt: skip
+        except (msgspec.ValidationError, errors.UnknownEventType) as error:
+            raise CannotApply(str(error), position) from error
+        value = getattr(event, self.fold.key)
+        return None if value is None else FoldEvent(position, (tenant, str(value)), event, whole)
+
+    def key_of(self, row: Row) -> Key | None:
+        """The key of an event that may not decode."""
+        value = _raw.decode(row[4]).get(self.fold.key)
+        return None if value is None else (row[1], str(value))
+
+    def steps(
+        self, work: Work, batch: Batch, stored: Mapping[Key, D | None]
+    ) -> tuple[list[Step], dict[Key, D | None]]:
+        """What to write, in order, and the documents as they are then.
+
+        Raises CannotApply at the first event that the function cannot take.
+        """
+        current: dict[Key, D | None] = {}
+        steps: list[Step] = []
+        after = batch.after
+        for first, run in self._runs(work.events):
+            beyond = first + len(run)
+            final = beyond >= len(work.events)
+            step = Step(after, batch.upto if final else run[-1].position)
+            if work.ids:
+                step.last = LastEvent(run[-1].position, work.ids[beyond - 1])
+            self._evolve(step, run, stored, current)
+            steps.append(step)
+            after = step.upto
+        return steps or [Step(batch.after, batch.upto)], current
+
+    def _runs(self, events: list[FoldEvent]) -> Iterator[tuple[int, list[FoldEvent]]]:
+        size = self._max_writes or len(events) or 1
+        for first in range(0, len(events), size):
+            yield first, events[first : first + size]
+
+    def _evolve(
+        self,
+        step: Step,
+        run: list[FoldEvent],
+        stored: Mapping[Key, D | None],
+        current: dict[Key, D | None],
+    ) -> None:
+        before: dict[Key, D | None] = {}
+        states: dict[Key, D | None] = {}
+        last: dict[Key, int] = {}
+        for item in run:
+            key = item.key
+            if key not in before:
+                if key not in current and key not in stored:
+                    raise CannotApply("a document was not loaded", item.position)
+                before[key] = states[key] = current[key] if key in current else stored[key]
+            last[key] = item.position
+        try:
+            for _ in evolve_all(self.fold, states, run):
+                pass
+        except Failed as failure:
+            raise CannotApply(failure.reason, failure.position) from failure
+        for key, state in states.items():
+            if state == before[key]:
+                continue
+            if state is None:
+                step.removed.append(key)
+            else:
+                step.kept.append(key)
+                step.documents.append(encode(state))
+                step.positions.append(last[key])
+        step.before, step.states = before, states
+        current.update(states)
+
+
+def plain(document: Document | None) -> Any:
+    """A document as JSON's own types, for people."""
+    return None if document is None else msgspec.json.decode(encode(document))
