@@ -14,7 +14,13 @@ from typing import Any, Self, Unpack, cast, overload
 
 from psycopg import sql
 
-from headwater.errors import DefinitionError, SettingError, TenantMissing, UnknownView
+from headwater.errors import (
+    DefinitionError,
+    SettingError,
+    TenantMissing,
+    UnknownView,
+    ViewDefinitionError,
+)
 from headwater.events import Event, EventTypes
 from headwater.log import Database, Fact, LogReader, SharedCommits, Token, Writer, Written
 from headwater.log.database import Connection
@@ -31,10 +37,10 @@ from headwater.operations.settings import Settings
 from headwater.readers.handles import D, FoldView, R, RowsView
 from headwater.readers.reading import DEFAULT_TIMEOUT_SECONDS, Reader
 from headwater.relay import OnFailure, Relay
-from headwater.stores.postgres.folds import PostgresFold
-from headwater.stores.postgres.rows import PostgresRows
+from headwater.stores.views import stored_views
 from headwater.views import Fold, SqlView, StoredView
 from headwater.views.port import Status
+from headwater.views.store import Engine, OutsideDocuments, Store, Transform, name_of
 
 
 class App:
@@ -58,6 +64,7 @@ class App:
         self._settings = settings
         self._folds: dict[str, FoldView[Any]] = {}
         self._rows: dict[str, RowsView[Any]] = {}
+        self._stores: dict[str, Store] = {}
         self._running: _Running | None = None
 
     # Definitions ---------------------------------------------------------------------------------
@@ -69,20 +76,25 @@ class App:
         name: str | None = None,
         on_failure: OnFailure = "park",
         version: int = 1,
+        store: Store | None = None,
     ) -> Callable[[Callable[..., D | None]], FoldView[D]]:
         """Declares a fold: ``def orders(state: Order, event: Placed | Voided) -> Order | None``.
 
         ``key`` names a field of every event that it reads; an event whose key is None concerns no
         document. A state of None removes the document. The function must depend on its arguments
-        alone; raise ``version`` when code that it calls has changed.
+        alone; raise ``version`` when code that it calls has changed. ``store`` is where the documents
+        are; without one, in the log's database.
         """
+        where = None if store is None else self._offered(store, "fold")
 
         def declare(evolve: Callable[..., D | None]) -> FoldView[D]:
-            fold = Fold.of(evolve, name=name, key=key, on_failure=on_failure, version=version)
+            fold = Fold.of(
+                evolve, name=name, key=key, on_failure=on_failure, version=version, store=where
+            )
             for declared in fold.types:
                 self.events.named(declared.name)
             self._unused(fold.name)
-            view = FoldView(self, fold)
+            view = FoldView(self, fold, store)
             self._folds[fold.name] = view
             return view
 
@@ -97,6 +109,7 @@ class App:
         sql: str | Path,
         on_failure: OnFailure = "park",
         float_tolerance: float | None = None,
+        store: Store | None = None,
     ) -> RowsView[R]:
         """Declares an incremental SQL view: a SELECT over event types as relations, or the path of one.
 
@@ -104,6 +117,8 @@ class App:
         depend on the batches' boundaries: cast to numeric, or declare a ``float_tolerance``.
         """
         self._unused(name)
+        if store is not None:
+            self._offered(store, "sql")
         text = sql.read_text() if isinstance(sql, Path) else sql
         view = SqlView.of(
             name=name,
@@ -115,9 +130,26 @@ class App:
             on_failure=on_failure,
             float_tolerance=float_tolerance,
         )
+        for read in view.query.reads if view.query.over_documents else ():
+            if self._folds[read].store is not None:
+                raise ViewDefinitionError(
+                    f"The view {name!r} reads the documents of {read!r}, which are in another store.",
+                    hint="Read a fold in Postgres, or the events.",
+                )
         handle: RowsView[R] = RowsView(self, view)
         self._rows[name] = handle
         return handle
+
+    def _offered(self, store: Store, transform: Transform) -> str:
+        """The store's name in definitions. Raises ViewDefinitionError for what it does not offer."""
+        if transform not in store.transforms:
+            raise ViewDefinitionError(
+                f"The store {store.name!r} ({store.kind}) does not run a {transform}.",
+                hint=f"It runs {', '.join(sorted(store.transforms))}.",
+            )
+        if self._stores.setdefault(store.name, store) != store:
+            raise DefinitionError(f"There are two stores {store.name!r}.", hint="Rename one.")
+        return name_of(store)
 
     def _unused(self, name: str) -> None:
         if name in self._folds or name in self._rows:
@@ -127,6 +159,12 @@ class App:
     def views(self) -> list[str]:
         """The names of the views, folds first."""
         return [*self._folds, *self._rows]
+
+    def view(self, name: str) -> FoldView[Any]:
+        """A fold by its name. Raises UnknownView."""
+        if (found := self._folds.get(name)) is None:
+            raise UnknownView(f"The app {self.name!r} has no fold {name!r}.")
+        return found
 
     # Running -------------------------------------------------------------------------------------
 
@@ -189,7 +227,9 @@ class App:
         """Drives the views, or those named, until the end of the block."""
         running = self._open
         await running.database("headwater_relay").open()
-        targets = [self.stored(name) for name in views or running.stored]
+        # Of its own: a view that an operator rebuilds meanwhile learns another generation.
+        driven = running.views()
+        targets = [driven[self.stored(name).name] for name in views or running.stored]
         relay = Relay(running.database("headwater_relay"), targets)
         await relay.start()
         try:
@@ -205,6 +245,10 @@ class App:
                 hint=f"It has {', '.join(self.views) or 'none'}.",
             )
         return found
+
+    def documents(self, store: Store) -> OutsideDocuments:
+        """Folds' documents in a store other than Postgres."""
+        return self._open.engines[store.name].documents
 
     @property
     def reader(self) -> Reader:
@@ -272,8 +316,13 @@ class App:
     ) -> list[dict[str, Any]]:
         """The rows of a SELECT over views (``headwater_views.NAME``), each at least at the token.
 
-        Read-only, for one tenant. ``views`` are those it reads.
+        Read-only, for one tenant. ``views`` are those it reads, in Postgres.
         """
+        for view in views:
+            if isinstance(view, FoldView) and view.store is not None:
+                raise DefinitionError(
+                    f"The view {view.name!r} is in another store.", hint="Use its get and list."
+                )
         columns, rows = await self.reader.rows(
             sql.SQL(cast("Any", statement)),
             parameters or {},
@@ -301,28 +350,24 @@ class _Running:
         self._server = app.settings.server()
         self._databases: dict[str, Database] = {}
         self.stored: dict[str, StoredView] = {}
+        self.engines: dict[str, Engine] = {}
 
     async def open(self) -> None:
+        stores = self._app._stores  # noqa: SLF001 - one module's own
+        urls = self._app.settings.stores
+        self.engines = {n: store.engine(urls.get(n.lower(), "")) for n, store in stores.items()}
         await self._server.open()
         app_database = self.database("headwater_app")
         await app_database.open()
         self.reader = Reader(app_database)
         self.commits = SharedCommits(app_database)
         await self.commits.start()
-        relay = self.database("headwater_relay")
-        documents = {
-            name: PostgresFold(relay, view.fold)
-            for name, view in self._app._folds.items()  # noqa: SLF001 - one module's own
-        }
-        rows = {
-            name: PostgresRows(
-                relay,
-                view.view,
-                documents[view.view.query.reads[0]] if view.view.query.over_documents else None,
-            )
-            for name, view in self._app._rows.items()  # noqa: SLF001
-        }
-        self.stored = {**documents, **rows}
+        self.stored = self.views()
+
+    def views(self) -> dict[str, StoredView]:
+        """The views in their stores, as objects that share no state with others."""
+        relay, app = self.database("headwater_relay"), self._app
+        return stored_views(relay, self.engines, app._folds.values(), app._rows.values())  # noqa: SLF001
 
     async def close(self) -> None:
         if hasattr(self, "commits"):
@@ -330,6 +375,8 @@ class _Running:
             await self.reader.close()
         for database in self._databases.values():
             await database.close()
+        for engine in self.engines.values():
+            await engine.close()
         await self._server.close()
 
     def database(self, role: str) -> Database:

@@ -242,6 +242,24 @@ class RoleMissing(HeadwaterError):
     code = "role_missing"
 
 
+class ExtraMissing(HeadwaterError):
+    """A package that this needs is not installed."""
+
+    code = "extra_missing"
+
+
+class StoreUnavailable(HeadwaterError):
+    """The store cannot take or give data now."""
+
+    code = "store_unavailable"
+
+
+class StoreRefused(HeadwaterError):
+    """The store cannot hold views as it is."""
+
+    code = "store_refused"
+
+
 class LeaseLost(HeadwaterError):
     """Another process has taken over."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -18,6 +19,9 @@ from headwater.operations.migrate import create_login, migrate
 
 EMBEDDED_DATABASE = "headwater"
 EMBEDDED_LOGIN = "headwater_login"
+
+
+_STORE = re.compile(r"HEADWATER_STORE_([A-Z][A-Z0-9_]*)_URL")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +65,25 @@ class Settings:
             "about": "The most connections that a process opens in each role.",
         },
     )
+    stores: Mapping[str, str] = field(
+        default_factory=dict,
+        metadata={
+            "variable": "HEADWATER_STORE_NAME_URL",
+            "about": "Where the store that the app declares as `name` is, for each name.",
+        },
+    )
 
     @staticmethod
     def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
         """The settings of the environment. Raises SettingError for what is unknown or malformed."""
         values: dict[str, object] = {}
         variables = {f.metadata["variable"]: f for f in fields(Settings)}
+        stores: dict[str, str] = {}
         for variable, text in environment.items():
             if not variable.startswith("HEADWATER_") or variable.startswith("HEADWATER_TEST_"):
+                continue
+            if (store := _STORE.fullmatch(variable)) is not None:
+                stores[store[1].lower()] = text
                 continue
             if (known := variables.get(variable)) is None:
                 raise SettingError(
@@ -78,7 +93,7 @@ class Settings:
             if known.name.endswith("_url"):
                 _check_url(variable, text)
             values[known.name] = _CONVERT[known.name](text) if known.name in _CONVERT else text
-        return Settings(**values)  # type: ignore[arg-type]
+        return Settings(stores=stores, **values)  # type: ignore[arg-type]
 
     def server(self, on_progress: Callable[[str], None] | None = None) -> Server:
         """The server that holds the log."""

@@ -12,6 +12,7 @@ from headwater.errors import DefinitionError
 from headwater.log import Database
 from headwater.readers.reading import DEFAULT_TIMEOUT_SECONDS, Reader
 from headwater.views import Document, Fold, SqlView, StoredView
+from headwater.views.store import OutsideDocuments, Store
 
 D = TypeVar("D", bound=Document)
 R = TypeVar("R", bound=msgspec.Struct)
@@ -37,13 +38,18 @@ class Installation(Protocol):
         """A view in its store."""
         ...
 
+    def documents(self, store: Store) -> OutsideDocuments:
+        """Folds' documents in another store."""
+        ...
+
 
 class FoldView(Generic[D]):
     """A fold of an app: its definition, and how its documents are read."""
 
-    def __init__(self, app: Installation, fold: Fold[D]) -> None:
+    def __init__(self, app: Installation, fold: Fold[D], store: Store | None = None) -> None:
         self._app = app
         self.fold = fold
+        self.store = store
 
     @property
     def name(self) -> str:
@@ -61,8 +67,20 @@ class FoldView(Generic[D]):
         """The document of a key, or None where there is none.
 
         With a token it is at least as new as the write that returned it. Raises NotCaughtUp,
-        KeyParked, TokenError.
+        KeyParked, TokenError, and StoreUnavailable where the view is in another store.
         """
+        if self.store is not None:
+            place = (self._app.tenant_of(tenant), str(key))
+            documents = self._app.documents(self.store)
+            stored = await self._app.reader.outside(
+                lambda where: documents.get(where, place),
+                view=self.name,
+                tenant=place[0],
+                at_least=at_least,
+                timeout_seconds=timeout_seconds,
+                key=place[1],
+            )
+            return None if stored is None else self._row([stored])
         _, rows = await self._app.reader.rows(
             sql.SQL(
                 "SELECT document::text FROM {} WHERE tenant = %(tenant)s AND key = %(key)s"
@@ -87,6 +105,16 @@ class FoldView(Generic[D]):
     ) -> list[tuple[str, D]]:
         """A page of keys and documents in the order of keys, after a key."""
         whose = self._app.tenant_of(tenant)
+        if self.store is not None:
+            documents = self._app.documents(self.store)
+            page = await self._app.reader.outside(
+                lambda where: documents.page(where, whose, after, limit),
+                view=self.name,
+                tenant=whose,
+                at_least=at_least,
+                timeout_seconds=timeout_seconds,
+            )
+            return [(key, self._row([stored])) for key, stored in page]
         _, rows = await self._app.reader.rows(
             sql.SQL(
                 "SELECT key, document::text FROM {} WHERE tenant = %(tenant)s AND key > %(after)s "

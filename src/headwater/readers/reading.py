@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from psycopg import sql
 
-from headwater.errors import KeyParked, StaleToken
+from headwater.errors import KeyParked, NotCaughtUp, StaleToken, UnknownView
 from headwater.log.database import Database
 from headwater.readers.checkpoints import SQL, CheckpointWatch
+from headwater.views.store import Place
+
+T = TypeVar("T")
 
 DEFAULT_TIMEOUT_SECONDS = 5.0
 
@@ -58,6 +61,44 @@ class Reader:
                 await self._check(await guard.fetchone(), views, key)
             columns = [column.name for column in answer.description or ()]
             return columns, await answer.fetchall()
+
+    async def outside(
+        self,
+        read: Callable[[Place], Awaitable[tuple[int, T]]],
+        *,
+        view: str,
+        tenant: str,
+        at_least: str | None,
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        key: str | None = None,
+    ) -> T:
+        """What ``read`` finds in another store, once the view there has reached the token.
+
+        ``read`` gives the store's checkpoint and the answer, read in one atomic step; so an answer from
+        before the token is noticed, whatever became of the store since. Raises as ``rows`` does.
+        """
+        position = None
+        if at_least is not None:
+            position = await self._position_of(at_least)
+            await self._watch.reached(view, position, timeout_seconds=timeout_seconds)
+        guarded = {"view": view, "tenant": tenant, "key": key}
+        async with self._database.connection() as connection, connection.transaction():
+            await connection.execute(SQL["readers.begin"], {"tenant": tenant}, prepare=True)
+            cursor = await connection.execute(SQL["readers.guard_outside"], guarded, prepare=True)
+            row = await cursor.fetchone()
+        assert row is not None
+        epoch, parked, log, generation = row
+        if position is not None:
+            await self._check((epoch, parked), [view], key)
+        if generation is None:
+            raise UnknownView(f"The view {view!r} is not deployed.", hint="Run headwater up.")
+        at, answer = await read(Place(log, view, generation))
+        if position is not None and at < position:
+            raise NotCaughtUp(
+                f"The store of {view!r} is at position {at} again, before {position}: it starts over.",
+                hint="Try again, read without a token, or see `headwater views` for how far it is.",
+            )
+        return answer
 
     async def _position_of(self, token: str) -> int:
         """A token's position; what this process knows of the log may be from before a restore."""

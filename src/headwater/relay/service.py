@@ -82,6 +82,11 @@ class Relay:
         """The views that this relay drives now."""
         return sorted(self._driven)
 
+    @property
+    def standings(self) -> dict[str, Standing]:
+        """How each view that this relay drives is, and why."""
+        return {name: driven.runner.standing for name, driven in self._driven.items()}
+
     async def _forever(self, service: Any) -> None:
         """Runs a service on a connection of its own; a lost connection starts it anew."""
         failures = 0

@@ -1,0 +1,1 @@
+"""What tests of applications and of stores use. Never imported by production code."""

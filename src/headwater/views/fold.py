@@ -67,7 +67,7 @@ class Fold(Generic[D]):
     """A fold's definition.
 
     For each key, ``evolve(state, event)`` gives the next state, None to remove the document. A third parameter, where the function has one, receives the whole
-    ``Recorded`` event. ``version`` is raised when code that ``evolve`` calls has changed.
+    ``Recorded`` event. ``version`` is raised when code that ``evolve`` calls has changed. ``store`` names a store outside the log's database.
     """
 
     name: str
@@ -78,10 +78,17 @@ class Fold(Generic[D]):
     takes_recorded: bool
     on_failure: OnFailure = "park"
     version: int = 1
+    store: str | None = None
 
     @staticmethod
     def of(
-        evolve: Evolve[D], *, name: str | None, key: str, on_failure: OnFailure, version: int
+        evolve: Evolve[D],
+        *,
+        name: str | None,
+        key: str,
+        on_failure: OnFailure,
+        version: int,
+        store: str | None = None,
     ) -> Fold[D]:
         """The fold of an annotated function. Raises ViewDefinitionError."""
         view = name or evolve.__name__
@@ -95,7 +102,9 @@ class Fold(Generic[D]):
         state, annotated = hints[parameters[0]], hints[parameters[1]]
         union = get_origin(annotated) in {Union, types.UnionType}
         events = get_args(annotated) if union else (annotated,)
-        fold = Fold(view, key, state, evolve, events, len(parameters) == 3, on_failure, version)
+        fold = Fold(
+            view, key, state, evolve, events, len(parameters) == 3, on_failure, version, store
+        )
         fold.check()
         return fold
 
@@ -139,6 +148,8 @@ class Fold(Generic[D]):
             "evolve": _code_of(self.evolve),
             "version": self.version,
         }
+        if self.store is not None:
+            content["store"] = self.store
         return Definition(self.name, "fold", content)
 
     @cached_property

@@ -11,13 +11,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Literal, Protocol
 
 from headwater.log.database import Connection
 from headwater.views.fold import Document, Key
 
 Transform = Literal["fold", "sql", "feed"]
-T_co = TypeVar("T_co", covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,45 +131,51 @@ class LogDocuments(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """What a relay's writes carry: where the data lies, and what must still be so when they land."""
+
+    place: Place
+    fence: int
+    epoch: int
+    revision: int
+
+
 class Storage(Protocol):
-    """One view's data outside the log's database, with its own checkpoint."""
+    """Views' data outside the log's database, each with its own checkpoint. Keeps no state itself."""
 
     async def open(self, place: Place, fence: int) -> Checkpoint:
         """Takes the data over under a fence; from then on every write of a lower one is refused.
 
-        Creates what is missing. Raises LeaseLost, StoreUnavailable or StoreRefused.
+        Creates what is missing, at position 0. Raises LeaseLost, StoreUnavailable or StoreRefused.
         """
         ...
 
-    async def adopt(self, checkpoint: Checkpoint) -> None:
-        """Sets the checkpoint, of the same data, in the epoch of now. Raises LeaseLost."""
+    async def adopt(self, hold: Hold, checkpoint: Checkpoint) -> None:
+        """Sets position and epoch; the data is the same. Raises LeaseLost."""
         ...
 
     async def sweep(self, place: Place) -> None:
         """Removes what is left of generations before this one."""
         ...
 
-    async def close(self) -> None:
-        """Gives back what driving holds. Idempotent."""
-        ...
-
 
 class OutsideDocuments(Storage, Protocol):
-    """A fold's documents outside the log's database."""
+    """Folds' documents outside the log's database."""
 
     @property
     def max_writes(self) -> int:
         """How many events one step may hold, so that no write holds the engine up."""
         ...
 
-    async def load(self, keys: Sequence[Key]) -> Iterable[tuple[Key, bytes]]:
+    async def load(self, place: Place, keys: Sequence[Key]) -> Iterable[tuple[Key, bytes]]:
         """The documents of those keys that have one."""
         ...
 
-    async def apply(self, steps: Sequence[Step]) -> None:
-        """Writes steps in order, each atomic with its checkpoint; one that fails ends them.
+    async def apply(self, hold: Hold, steps: Sequence[Step]) -> None:
+        """Writes steps in order, each atomic with its checkpoint; where one fails, so do the rest.
 
-        Raises LeaseLost where the checkpoint, fence or revision is not what the step goes on from.
+        Raises LeaseLost where checkpoint, fence or revision are not what a step goes on from.
         """
         ...
 
@@ -178,7 +183,7 @@ class OutsideDocuments(Storage, Protocol):
         """Raises the revision, so that the relay's next batch is refused and it opens anew."""
         ...
 
-    async def redo(self, place: Place, checkpoint: Checkpoint, step: Step) -> None:
+    async def redo(self, place: Place, checkpoint: Checkpoint, step: Step) -> Checkpoint:
         """Writes documents where position and revision are still this checkpoint's.
 
         The checkpoint's ``replayed`` and the next revision come with them. Raises LeaseLost.
@@ -203,8 +208,9 @@ class OutsideDocuments(Storage, Protocol):
 class Engine(Protocol):
     """An open store: connections to one engine, shared by its views."""
 
+    @property
     def documents(self) -> OutsideDocuments:
-        """The storage of one fold."""
+        """Where folds' documents go. Raises where the store holds none; apps never ask then."""
         ...
 
     async def close(self) -> None:
@@ -238,6 +244,6 @@ class Store(Protocol):
         ...
 
 
-def described(store: Store | None) -> dict[str, Any]:
-    """A store as a part of a view's definition: nothing for the log's own database."""
-    return {} if store is None else {"store": f"{store.kind}/{store.name}"}
+def name_of(store: Store) -> str:
+    """A store as definitions of views name it."""
+    return f"{store.kind}/{store.name}"

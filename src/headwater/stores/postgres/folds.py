@@ -6,13 +6,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 from headwater.log.database import Connection, Database
-from headwater.relay import Batch
 from headwater.stores.postgres.documents import PostgresDocuments
 from headwater.views.definition import Verification
 from headwater.views.driving.checking import FoldCheck
 from headwater.views.driving.fold import DrivenFold
 from headwater.views.driving.record import snapshot
-from headwater.views.driving.replaying import Replay
+from headwater.views.driving.replaying import Replay, concerned
 from headwater.views.driving.view import DrivenView
 from headwater.views.fold import Document, Fold, Key
 from headwater.views.port import Report
@@ -49,7 +48,7 @@ class PostgresFold(DrivenFold[D]):
     async def _stored(self, keys: Sequence[Key]) -> Iterable[tuple[Key, bytes]]:
         return await self.documents.load(keys, self.record.connection)
 
-    async def _commit(self, batch: Batch, steps: Sequence[Step], aside: SetAside) -> None:
+    async def _commit(self, steps: Sequence[Step], aside: SetAside) -> None:
         (step,) = steps
         await self.documents.apply(step, aside)
 
@@ -58,8 +57,7 @@ class PostgresFold(DrivenFold[D]):
         async with snapshot(self._database) as connection:
             await self.learn(connection)
             async with self.documents.reading(connection) as reading:
-                check: FoldCheck[Any] = FoldCheck(self.folding, connection, reading)
-                check.leave_out(await self.record.not_applied(connection))
+                check: FoldCheck[Any] = FoldCheck(self.folding, self.record, connection, reading)
                 return await check.run(report, limit)
 
     async def replay(self, positions: Sequence[int] | None = None) -> int:
@@ -72,7 +70,7 @@ class PostgresFold(DrivenFold[D]):
                 return await self.documents.load(keys, connection)
 
             replay: Replay[Any] = Replay(self.folding, connection, load)
-            await replay.run(await self.record.parked(connection), positions)
+            await replay.run(concerned(await self.record.parked(connection), positions))
             await self.documents.write(connection, replay.step(0))
             await self.record.unpark(connection, replay.done)
         return len(replay.done)

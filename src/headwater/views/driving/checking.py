@@ -16,7 +16,7 @@ import msgspec
 
 from headwater.log.database import Connection
 from headwater.views.definition import Difference, Verification
-from headwater.views.driving.record import SQL, Aside
+from headwater.views.driving.record import SQL, Aside, ViewRecord
 from headwater.views.driving.work import Folding, Row, encode, plain
 from headwater.views.fold import Document, Key, evolve_all, slice_of
 from headwater.views.port import Report
@@ -34,12 +34,13 @@ class FoldCheck(Generic[D]):
     """One verification of one fold, over a snapshot of the log."""
 
     folding: Folding[D]
+    record: ViewRecord
     connection: Connection
     reading: DocumentsReading
     parked: set[Key] = field(default_factory=set)
     given_up: set[int] = field(default_factory=set)
 
-    def leave_out(self, aside: Iterable[Aside]) -> None:
+    def _leave_out(self, aside: Iterable[Aside]) -> None:
         """Keys that are parked and events that were given up do not count."""
         for position, tenant, keys, status in aside:
             if status == "parked":
@@ -49,6 +50,7 @@ class FoldCheck(Generic[D]):
 
     async def run(self, report: Report | None, limit: int) -> Verification:
         """The outcome."""
+        self._leave_out(await self.record.not_applied(self.connection))
         rows = await self.reading.count()
         upto = self.reading.position
         slices = rows // _VERIFIED_AT_ONCE + 1
@@ -130,18 +132,21 @@ class FoldCheck(Generic[D]):
                     msgspec.json.decode(stored[key]) if key in stored else None,
                 )
                 for key, document in expected.items()
-                if not same(document, stored.get(key))
+                if key not in self.parked and not same(document, stored.get(key))
             ]
         return differences
 
     async def _go_on(self, expected: dict[Key, D | None], upto: int) -> None:
         """Folds on for some keys, up to a later checkpoint. Only where the store outran the snapshot."""
-        rows = await read_log(self.connection, self.folding, self.reading.position, upto)
+        async with self.record.database.connection() as connection:
+            self._leave_out(await self.record.not_applied(connection))
+            rows = await read_log(connection, self.folding, self.reading.position, upto)
         events = [
             item
             for row in rows
             if row[0] not in self.given_up
-            and self.folding.key_of(row) in expected
+            and (key := self.folding.key_of(row)) in expected
+            and key not in self.parked
             and (item := self.folding.decode(row)) is not None
         ]
         for _ in evolve_all(self.folding.fold, expected, events):

@@ -9,7 +9,6 @@ from typing import Any, Generic, TypeVar
 
 from headwater.log.database import Database
 from headwater.relay import Batch
-from headwater.views.definition import Definition
 from headwater.views.driving.checking import read_log
 from headwater.views.driving.view import DrivenView
 from headwater.views.driving.work import Folding, NotApplied, Row, Work
@@ -31,10 +30,9 @@ class DrivenFold(DrivenView, Generic[D]):
         self,
         database: Database,
         fold: Fold[D],
-        definition: Definition | None = None,
         max_writes: int | None = None,
     ) -> None:
-        super().__init__(database, definition or fold.definition, fold.on_failure)
+        super().__init__(database, fold.definition, fold.on_failure)
         self.folding = Folding(fold, max_writes)
         self._cache: dict[Key, D | None] = {}
         self._known = NotApplied()
@@ -46,7 +44,7 @@ class DrivenFold(DrivenView, Generic[D]):
         """The documents of those keys that have one."""
 
     @abstractmethod
-    async def _commit(self, batch: Batch, steps: Sequence[Step], aside: SetAside) -> None:
+    async def _commit(self, steps: Sequence[Step], aside: SetAside) -> None:
         """Writes a batch, so that it counts once or not at all."""
 
     # Driving -------------------------------------------------------------------------------------
@@ -62,7 +60,7 @@ class DrivenFold(DrivenView, Generic[D]):
         work = self.folding.take_apart(rows, batch, self._known)
         await self._load({item.key for item in work.events})
         steps, documents = await self._evolved(work, batch)
-        await self._commit(batch, steps, work.aside)
+        await self._commit(steps, work.aside)
         self._cache.update(documents)
         self._known.remember(work.aside)
 

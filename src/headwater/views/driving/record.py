@@ -159,6 +159,16 @@ class ViewRecord:
         row = await cursor.fetchone()
         return None if row is None else row[0]
 
+    async def follow_store(self, position: int) -> None:
+        """Sets the checkpoint to the one that the view's store keeps, which is the truth."""
+        parameters = {
+            "view": self.name,
+            "position": position,
+            "fence": self.fence,
+            "revision": self.revision,
+        }
+        await self.connection.execute(SQL["record.reset"], parameters)
+
     async def disturb(self, connection: Connection) -> None:
         """Says that others than the relay's batches change the data; locks the checkpoint."""
         await connection.execute(SQL["record.disturb"], {"view": self.name})

@@ -33,21 +33,13 @@ class Replay(Generic[D]):
     done: list[int] = field(default_factory=list)
     stuck: set[Key] = field(default_factory=set)
 
-    async def run(
-        self, waiting: Sequence[tuple[Any, ...]], positions: Sequence[int] | None
-    ) -> None:
-        """Evolves parked events, (position, tenant, keys) in order, of the keys concerned.
+    async def run(self, waiting: Sequence[tuple[Any, ...]]) -> None:
+        """Evolves parked events, (position, tenant, keys) in order.
 
         A key that fails again stays parked from there on.
         """
-        wanted = {
-            (tenant, tuple(keys or ()))
-            for position, tenant, keys in waiting
-            if positions is None or position in positions
-        }
-        for position, tenant, keys in waiting:
-            if (tenant, tuple(keys or ())) in wanted:
-                await self._try(position)
+        for position, _, _ in waiting:
+            await self._try(position)
 
     async def _try(self, position: int) -> None:
         for row in await read_log(self.connection, self.folding, position - 1, position):
@@ -81,3 +73,15 @@ class Replay(Generic[D]):
                 step.documents.append(encode(state))
                 step.positions.append(self.last[key])
         return step
+
+
+def concerned(
+    waiting: Sequence[tuple[Any, ...]], positions: Sequence[int] | None
+) -> list[tuple[Any, ...]]:
+    """The parked events of the keys at some positions, or all: an event waits for those before it."""
+    wanted = {
+        (tenant, tuple(keys or ()))
+        for position, tenant, keys in waiting
+        if positions is None or position in positions
+    }
+    return [row for row in waiting if (row[1], tuple(row[2] or ())) in wanted]

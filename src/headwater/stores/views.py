@@ -1,0 +1,37 @@
+"""An app's views, each in its store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from headwater.log import Database
+from headwater.readers.handles import FoldView, RowsView
+from headwater.stores.postgres.documents import PostgresDocuments
+from headwater.stores.postgres.folds import PostgresFold
+from headwater.stores.postgres.rows import PostgresRows
+from headwater.views import StoredView
+from headwater.views.driving.outside_fold import OutsideFold
+from headwater.views.store import Engine
+
+
+def stored_views(
+    relay: Database,
+    engines: Mapping[str, Engine],
+    folds: Iterable[FoldView[Any]],
+    rows: Iterable[RowsView[Any]],
+) -> dict[str, StoredView]:
+    """The views by name, folds first. ``relay`` is in the relay's role; nothing here does I/O."""
+    in_log: dict[str, PostgresFold[Any]] = {}
+    stored: dict[str, StoredView] = {}
+    for view in folds:
+        if view.store is None:
+            stored[view.name] = in_log[view.name] = PostgresFold(relay, view.fold)
+        else:
+            documents = engines[view.store.name].documents
+            stored[view.name] = OutsideFold(relay, view.fold, documents, PostgresDocuments)
+    for handle in rows:
+        query = handle.view.query
+        fold = in_log[query.reads[0]] if query.over_documents else None
+        stored[handle.name] = PostgresRows(relay, handle.view, fold)
+    return stored

@@ -1,0 +1,91 @@
+"""The app that the contract suite of stores runs: values of every kind, and an event that fails."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from uuid import UUID
+
+import msgspec
+
+from headwater import App, Document, Event, Settings
+from headwater.views.store import Store
+
+POISON = Decimal(666)
+
+
+class Line(msgspec.Struct, frozen=True):
+    """Something nested."""
+
+    sku: str
+    price: Decimal
+    tags: list[str] = msgspec.field(default_factory=list)
+
+
+class Placed(Event, type="contract.placed", stream="contract/{order}"):
+    """An event whose fields are of every kind. ``keyed`` may be any text, the stream's name not."""
+
+    order: int
+    keyed: str
+    total: Decimal
+    text: str | None = None
+    count: int = 0
+    ratio: float = 0.0
+    at: datetime | None = None
+    day: date | None = None
+    id: UUID | None = None
+    lines: list[Line] = msgspec.field(default_factory=list)
+    notes: dict[str, str | None] = msgspec.field(default_factory=dict)
+
+
+class Removed(Event, type="contract.removed", stream="contract/{order}"):
+    """Removes a document."""
+
+    order: int
+    keyed: str
+
+
+class Order(Document):
+    """Counts its events, so that none is applied twice unnoticed."""
+
+    events: int = 0
+    total: Decimal = Decimal(0)
+    exact: Decimal = Decimal(0)
+    text: str | None = None
+    count: int = 0
+    ratio: float = 0.0
+    at: datetime = datetime(1970, 1, 1, tzinfo=UTC)
+    day: date | None = None
+    id: UUID | None = None
+    lines: list[Line] = msgspec.field(default_factory=list)
+    notes: dict[str, str | None] = msgspec.field(default_factory=dict)
+
+
+def make(
+    settings: Settings, store: Store | None, *, poisonous: bool = True, version: int = 1
+) -> App:
+    """The app, its fold ``orders`` in a store; ``plain`` is the same fold in Postgres."""
+    app = App("contract", events=[Placed, Removed], tenant="main", settings=settings)
+
+    def evolve(state: Order, event: Placed | Removed) -> Order | None:
+        if isinstance(event, Removed):
+            return None
+        if poisonous and event.total == POISON:
+            raise ValueError("poison")
+        return state.but(
+            events=state.events + 1,
+            total=state.total + event.total,
+            exact=event.total,  # a sum rounds to the digits of Python's decimal context
+            text=event.text,
+            count=event.count,
+            ratio=event.ratio,
+            at=event.at or state.at,
+            day=event.day,
+            id=event.id,
+            lines=event.lines,
+            notes=event.notes,
+        )
+
+    app.fold(key="keyed", name="orders", store=store, version=version)(evolve)
+    app.fold(key="keyed", name="plain", version=version)(evolve)
+    return app

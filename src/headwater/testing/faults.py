@@ -1,0 +1,58 @@
+"""Named points at which a process that drives a view may die, and the way to die there.
+
+Production code has no switch for this: a test's own process puts a double around one step of a view
+that it has made, and the double ends the process by SIGKILL.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+FOLD_POINTS = (
+    "before read",
+    "after read",
+    "after load",
+    "before aside",
+    "after aside",
+    "before apply",
+    "after apply",
+    "after move",
+)
+REPLAY_POINTS = ("before redo", "after redo", "after unpark")
+
+
+def die_at(view: Any, point: str, *, at_call: int = 1) -> None:
+    """Makes a view's process kill itself before or after the n-th call of a step."""
+    when, step = point.split()
+    owner, method = _step(view, step)
+    calls = 0
+    real: Callable[..., Awaitable[Any]] = getattr(owner, method)
+
+    async def deadly(*arguments: Any, **named: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == at_call and when == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = await real(*arguments, **named)
+        if calls == at_call:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    # Some owners are shared and frozen, so the double goes in below their own checks.
+    object.__setattr__(owner, method, deadly)
+
+
+def _step(view: Any, step: str) -> tuple[Any, str]:
+    storage = getattr(view, "storage", None) or view.documents
+    return {
+        "read": (view, "_read"),
+        "load": (view, "_stored"),
+        "aside": (view.record, "record_aside"),
+        "apply": (storage, "apply"),
+        "redo": (storage, "redo"),
+        "unpark": (view.record, "unpark"),
+        "move": (view.record, "at_once"),
+    }[step]

@@ -1,0 +1,118 @@
+"""Folds in stores outside the log's database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from headwater.log.database import Connection, Database
+from headwater.views.definition import Verification
+from headwater.views.driving.checking import FoldCheck
+from headwater.views.driving.fold import DrivenFold
+from headwater.views.driving.outside import Outside
+from headwater.views.driving.record import ViewRecord, snapshot
+from headwater.views.driving.replaying import Replay, concerned
+from headwater.views.fold import Document, Fold, Key
+from headwater.views.port import Report
+from headwater.views.store import Hold, LogDocuments, OutsideDocuments, SetAside, Step
+
+D = TypeVar("D", bound=Document)
+
+
+class OutsideFold(DrivenFold[D]):
+    """A fold whose documents are in another engine.
+
+    ``former`` is where the documents would be in the log's database: a rebuild that moves a view out
+    removes them there.
+    """
+
+    identified = True
+
+    def __init__(
+        self,
+        database: Database,
+        fold: Fold[D],
+        storage: OutsideDocuments,
+        former: Callable[[ViewRecord], LogDocuments],
+    ) -> None:
+        super().__init__(database, fold, storage.max_writes)
+        self.storage = storage
+        self.outside = Outside(self.record, storage)
+        self._former = former(self.record)
+        self._hold: Hold | None = None
+
+    async def _create(self, connection: Connection) -> None:
+        """Nothing: the store makes room when it is first opened, so deploying does not need it."""
+
+    async def _drop(self, connection: Connection) -> None:
+        await self._former.drop(connection)
+
+    # Driving -------------------------------------------------------------------------------------
+
+    async def _opened(self, checkpoint: int) -> int:
+        self._hold, position = await self.outside.open(checkpoint)
+        return await super()._opened(position)
+
+    @property
+    def hold(self) -> Hold:
+        """What writes carry. The view must be open."""
+        assert self._hold is not None
+        return self._hold
+
+    async def _stored(self, keys: Sequence[Key]) -> Iterable[tuple[Key, bytes]]:
+        return await self.storage.load(self.hold.place, keys)
+
+    async def _commit(self, steps: Sequence[Step], aside: SetAside) -> None:
+        # In this order: what is set aside is on record before the data goes on without it, and the
+        # record's checkpoint is never ahead of the data. Each is idempotent or compares first.
+        if aside:
+            async with self.record.connection.transaction():
+                await self.record.record_aside(self.record.connection, aside)
+        await self.storage.apply(self.hold, steps)
+        await self.record.at_once(steps[0].after, steps[-1].upto)
+
+    # Care ----------------------------------------------------------------------------------------
+
+    async def verify(self, report: Report | None = None, *, limit: int = 20) -> Verification:
+        """Folds the log again and compares every document, while the store may go on."""
+        async with self._database.connection() as connection:
+            await self.learn(connection)
+            place = await self.outside.place(connection)
+        async with (
+            self.storage.reading(
+                place
+            ) as reading,  # first, so that the log's snapshot is not older
+            snapshot(self._database) as connection,
+        ):
+            check: FoldCheck[Any] = FoldCheck(self.folding, self.record, connection, reading)
+            return await check.run(report, limit)
+
+    async def replay(self, positions: Sequence[int] | None = None) -> int:
+        """Applies the parked events of the keys concerned again, in order, up to the first failure."""
+        replayed = 0
+        async with self._database.connection() as connection:
+            await self.learn(connection)
+            place = await self.outside.place(connection)
+            checkpoint = await self.storage.disturb(place)
+            await self.record.unpark(connection, checkpoint.replayed)
+            waiting = [
+                row
+                for row in concerned(await self.record.parked(connection), positions)
+                # Later ones are on record, but their batch is not: the relay comes to them.
+                if row[0] <= checkpoint.position
+            ]
+
+            async def load(keys: Sequence[Key]) -> Iterable[tuple[Key, bytes]]:
+                return await self.storage.load(place, keys)
+
+            stuck: set[Key] = set()
+            for start in range(0, len(waiting), self.storage.max_writes):
+                replay: Replay[Any] = Replay(self.folding, connection, load, stuck=stuck)
+                await replay.run(waiting[start : start + self.storage.max_writes])
+                step = replay.step(checkpoint.position)
+                wanted = replace(checkpoint, replayed=tuple(replay.done))
+                checkpoint = await self.storage.redo(place, wanted, step)
+                await self.record.unpark(connection, replay.done)
+                replayed += len(replay.done)
+        return replayed
