@@ -1,6 +1,6 @@
 """Headwater: write each fact once, in one Postgres transaction; derive everything else."""
 
-from headwater.app import App, FoldView, RowsView, Transaction
+from headwater.app import App, FeedView, FoldView, RowsView, Transaction
 from headwater.errors import HeadwaterError
 from headwater.events import Event, Recorded
 from headwater.log import Fact, Token, Written
@@ -12,6 +12,7 @@ __all__ = [
     "Document",
     "Event",
     "Fact",
+    "FeedView",
     "FoldView",
     "HeadwaterError",
     "Recorded",

@@ -22,7 +22,7 @@ from headwater.errors import (
     ViewDefinitionError,
 )
 from headwater.events import Event, EventTypes
-from headwater.log import Database, Fact, LogReader, SharedCommits, Token, Writer, Written
+from headwater.log import Database, Fact, LogReader, Token, Writer, Written
 from headwater.log.database import Connection
 from headwater.log.driver import (
     AsyncSession,
@@ -34,13 +34,23 @@ from headwater.log.driver import (
 from headwater.log.registry import register
 from headwater.log.writing import AppendOptions, group_of
 from headwater.operations.settings import Settings
+from headwater.readers.feeds import FeedView
 from headwater.readers.handles import D, FoldView, R, RowsView
 from headwater.readers.reading import DEFAULT_TIMEOUT_SECONDS, Reader
 from headwater.relay import OnFailure, Relay
-from headwater.stores.views import stored_views
+from headwater.running import Running
 from headwater.views import Fold, SqlView, StoredView
+from headwater.views.feed import Feed
 from headwater.views.port import Status
-from headwater.views.store import Engine, OutsideDocuments, Store, Transform, name_of
+from headwater.views.store import (
+    DocumentsEngine,
+    OutsideDocuments,
+    OutsideRows,
+    RowsEngine,
+    Store,
+    Transform,
+    name_of,
+)
 
 
 class App:
@@ -64,8 +74,9 @@ class App:
         self._settings = settings
         self._folds: dict[str, FoldView[Any]] = {}
         self._rows: dict[str, RowsView[Any]] = {}
+        self._feeds: dict[str, FeedView] = {}
         self._stores: dict[str, Store] = {}
-        self._running: _Running | None = None
+        self._running: Running | None = None
 
     # Definitions ---------------------------------------------------------------------------------
 
@@ -140,6 +151,23 @@ class App:
         self._rows[name] = handle
         return handle
 
+    def feed(
+        self,
+        name: str,
+        *,
+        types: Sequence[type[Event]],
+        store: Store,
+        on_failure: OnFailure = "park",
+    ) -> FeedView:
+        """Declares a feed: events of these types, as they are, as typed rows in a store."""
+        feed = Feed(name, tuple(types), self._offered(store, "feed"), on_failure)
+        for declared in feed.types:
+            self.events.named(declared.name)
+        self._unused(name)
+        view = FeedView(self, feed, store)
+        self._feeds[name] = view
+        return view
+
     def _offered(self, store: Store, transform: Transform) -> str:
         """The store's name in definitions. Raises ViewDefinitionError for what it does not offer."""
         if transform not in store.transforms:
@@ -152,13 +180,13 @@ class App:
         return name_of(store)
 
     def _unused(self, name: str) -> None:
-        if name in self._folds or name in self._rows:
+        if name in self.views:
             raise DefinitionError(f"There are two views {name!r}.", hint="Rename one.")
 
     @property
     def views(self) -> list[str]:
         """The names of the views, folds first."""
-        return [*self._folds, *self._rows]
+        return [*self._folds, *self._rows, *self._feeds]
 
     def view(self, name: str) -> FoldView[Any]:
         """A fold by its name. Raises UnknownView."""
@@ -177,7 +205,14 @@ class App:
 
     async def __aenter__(self) -> Self:
         """Connects. Starts the embedded Postgres where no database is named."""
-        running = _Running(self)
+        running = Running(
+            self.name,
+            self.settings,
+            self._stores,
+            self._folds.values(),
+            self._rows.values(),
+            self._feeds.values(),
+        )
         try:
             await running.open()
         except BaseException:
@@ -197,7 +232,7 @@ class App:
             await running.close()
 
     @property
-    def _open(self) -> _Running:
+    def _open(self) -> Running:
         if self._running is None:
             raise SettingError(
                 "The app is not open.", hint="Use `async with app:` around what needs it."
@@ -248,7 +283,12 @@ class App:
 
     def documents(self, store: Store) -> OutsideDocuments:
         """Folds' documents in a store other than Postgres."""
-        return self._open.engines[store.name].documents
+        engine = cast("DocumentsEngine", self._open.engines[store.name])
+        return engine.documents
+
+    def rows(self, store: Store) -> OutsideRows:
+        """Feeds' rows in a store."""
+        return cast("RowsEngine", self._open.engines[store.name]).rows
 
     @property
     def reader(self) -> Reader:
@@ -342,50 +382,4 @@ class Transaction(Writer):
         self.connection = connection
 
 
-class _Running:
-    """What an open app holds: the embedded server, pools, readers, stored views."""
-
-    def __init__(self, app: App) -> None:
-        self._app = app
-        self._server = app.settings.server()
-        self._databases: dict[str, Database] = {}
-        self.stored: dict[str, StoredView] = {}
-        self.engines: dict[str, Engine] = {}
-
-    async def open(self) -> None:
-        stores = self._app._stores  # noqa: SLF001 - one module's own
-        urls = self._app.settings.stores
-        self.engines = {n: store.engine(urls.get(n.lower(), "")) for n, store in stores.items()}
-        await self._server.open()
-        app_database = self.database("headwater_app")
-        await app_database.open()
-        self.reader = Reader(app_database)
-        self.commits = SharedCommits(app_database)
-        await self.commits.start()
-        self.stored = self.views()
-
-    def views(self) -> dict[str, StoredView]:
-        """The views in their stores, as objects that share no state with others."""
-        relay, app = self.database("headwater_relay"), self._app
-        return stored_views(relay, self.engines, app._folds.values(), app._rows.values())  # noqa: SLF001
-
-    async def close(self) -> None:
-        if hasattr(self, "commits"):
-            await self.commits.stop()
-            await self.reader.close()
-        for database in self._databases.values():
-            await database.close()
-        for engine in self.engines.values():
-            await engine.close()
-        await self._server.close()
-
-    def database(self, role: str) -> Database:
-        if role not in self._databases:
-            self._databases[role] = Database(
-                self._server.url, cast("Any", role), name=f"headwater {self._app.name}",
-                max_size=self._app.settings.pool_size,
-            )  # fmt: skip
-        return self._databases[role]
-
-
-__all__ = ["App", "FoldView", "RowsView", "Transaction"]
+__all__ = ["App", "FeedView", "FoldView", "RowsView", "Transaction"]

@@ -51,6 +51,11 @@ class Target(Protocol):
         ...
 
     @property
+    def pause_seconds(self) -> float:
+        """How long to wait after the last batch there is, so that the next is not too small."""
+        ...
+
+    @property
     def follows(self) -> str | None:
         """The view whose changes this one reads, or None for the log."""
         ...

@@ -108,7 +108,8 @@ class Runner:
         if not full:
             # A short breath that grows with the batch's cost: hot rows that are rewritten too often
             # bloat faster than they can be pruned.
-            await asyncio.sleep(min(seconds / 4, self.pace.longest_pause_seconds))
+            breath = min(seconds / 4, self.pace.longest_pause_seconds)
+            await asyncio.sleep(max(breath, self.target.pause_seconds))
         return batch.upto
 
     async def _plan(self, checkpoint: int, safe: int) -> Batch:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from headwater.log import Database
+from headwater.readers.feeds import FeedView
 from headwater.readers.handles import FoldView, RowsView
 from headwater.stores.postgres.documents import PostgresDocuments
 from headwater.stores.postgres.folds import PostgresFold
 from headwater.stores.postgres.rows import PostgresRows
 from headwater.views import StoredView
+from headwater.views.driving.feed import DrivenFeed
 from headwater.views.driving.outside_fold import OutsideFold
-from headwater.views.store import Engine
+from headwater.views.store import DocumentsEngine, Engine, RowsEngine
 
 
 def stored_views(
@@ -20,6 +22,7 @@ def stored_views(
     engines: Mapping[str, Engine],
     folds: Iterable[FoldView[Any]],
     rows: Iterable[RowsView[Any]],
+    feeds: Iterable[FeedView],
 ) -> dict[str, StoredView]:
     """The views by name, folds first. ``relay`` is in the relay's role; nothing here does I/O."""
     in_log: dict[str, PostgresFold[Any]] = {}
@@ -28,10 +31,13 @@ def stored_views(
         if view.store is None:
             stored[view.name] = in_log[view.name] = PostgresFold(relay, view.fold)
         else:
-            documents = engines[view.store.name].documents
+            documents = cast("DocumentsEngine", engines[view.store.name]).documents
             stored[view.name] = OutsideFold(relay, view.fold, documents, PostgresDocuments)
     for handle in rows:
         query = handle.view.query
         fold = in_log[query.reads[0]] if query.over_documents else None
         stored[handle.name] = PostgresRows(relay, handle.view, fold)
+    for feed in feeds:
+        engine = cast("RowsEngine", engines[feed.store.name])
+        stored[feed.name] = DrivenFeed(relay, feed.feed, engine.rows, engine.every_seconds)
     return stored

@@ -61,6 +61,13 @@ class Order(Document):
     notes: dict[str, str | None] = msgspec.field(default_factory=dict)
 
 
+def fed(settings: Settings, store: Store) -> App:
+    """The app with a feed, ``orders``, of both types."""
+    app = App("contract", events=[Placed, Removed], tenant="main", settings=settings)
+    app.feed("orders", types=[Placed, Removed], store=store)
+    return app
+
+
 def make(
     settings: Settings, store: Store | None, *, poisonous: bool = True, version: int = 1
 ) -> App:

@@ -18,7 +18,7 @@ from headwater.log.ticker import Ticker
 from headwater.relay import Pace
 from headwater.relay.frontier import Frontier
 from headwater.relay.runner import Runner
-from headwater.testing.contract_app import make
+from headwater.testing.contract_app import fed, make
 from headwater.testing.faults import die_at
 from headwater.views import StoredView
 
@@ -53,7 +53,11 @@ async def drive(app: App, view: StoredView, fence: int, upto: int | None = None)
 async def _die(reference: str, name: str, fence: str, point: str, at_call: int) -> None:
     module, function = reference.split(":")
     store = getattr(import_module(module), function)()
-    app = make(Settings.from_environment(), store, poisonous=fence != "replay")
+    settings = Settings.from_environment()
+    if "feed" in (store.transforms if store else ()):
+        app = fed(settings, store)
+    else:
+        app = make(settings, store, poisonous=fence != "replay")
     async with app:
         await app.database("headwater_relay").open()
         view: Any = app.stored(name)

@@ -21,6 +21,15 @@ FOLD_POINTS = (
     "after apply",
     "after move",
 )
+FEED_POINTS = (
+    "before plan",
+    "after plan",
+    "after put",
+    "before put_new",
+    "after put_new",
+    "after put_pointer",
+    "after move",
+)
 REPLAY_POINTS = ("before redo", "after redo", "after unpark")
 
 
@@ -47,7 +56,10 @@ def die_at(view: Any, point: str, *, at_call: int = 1) -> None:
 
 def _step(view: Any, step: str) -> tuple[Any, str]:
     storage = getattr(view, "storage", None) or view.documents
+    if step.startswith("put"):
+        return storage._engine, step  # noqa: SLF001 - a double goes where it must
     return {
+        "plan": (view.record, "plan"),
         "read": (view, "_read"),
         "load": (view, "_stored"),
         "aside": (view.record, "record_aside"),

@@ -13,6 +13,9 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+import msgspec
+
+from headwater.events import Column
 from headwater.log.database import Connection
 from headwater.views.fold import Document, Key
 
@@ -66,14 +69,18 @@ class Step:
     last: LastEvent | None = None
 
 
+Culprit = tuple[int, Key | None, str, str]
+"""Position, key where it can be told, reason, status."""
+
+
 @dataclass(slots=True)
 class SetAside:
     """Events of a batch that are not applied: culprits, and what follows them for the same key.
 
-    Culprits are (position, key, reason, status), followers (position, key).
+    Followers are (position, key).
     """
 
-    culprits: list[tuple[int, Key | None, str, str]] = field(default_factory=list)
+    culprits: list[Culprit] = field(default_factory=list)
     followers: list[tuple[int, Key]] = field(default_factory=list)
 
     def __bool__(self) -> bool:
@@ -205,16 +212,92 @@ class OutsideDocuments(Storage, Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Rows of one event type and one month: CSV as Postgres writes it, without a header.
+
+    Times are microseconds since 1970; NULL is empty, and the empty text is quoted. ``after`` and
+    ``upto`` are the range of positions that it covers.
+    """
+
+    type: str
+    month: str
+    columns: Sequence[Column]
+    after: int
+    upto: int
+    data: bytes
+
+
+@dataclass(slots=True)
+class RowsStep:
+    """One atomic write of a feed: rows, and the checkpoint from ``after`` to ``upto``."""
+
+    after: int
+    upto: int
+    parts: list[Part]
+    last: LastEvent | None = None
+
+
+class StoredFile(msgspec.Struct, frozen=True):
+    """Rows that a feed's store keeps together: of one type, one month and one range of positions."""
+
+    path: str
+    type: str
+    month: str
+    after: int
+    upto: int
+    rows: int
+    bytes: int
+
+
+class OutsideRows(Storage, Protocol):
+    """Feeds' rows outside the log's database."""
+
+    async def append(self, hold: Hold, step: RowsStep) -> None:
+        """Adds rows and moves the checkpoint, in one atomic write. Raises LeaseLost."""
+        ...
+
+    async def files(self, place: Place) -> tuple[int, list[StoredFile]]:
+        """The checkpoint and what is stored up to it; -1 where nothing is."""
+        ...
+
+    async def same(self, place: Place, file: StoredFile, part: Part) -> bool:
+        """Whether a file holds exactly these rows."""
+        ...
+
+    def locate(self, place: Place, file: StoredFile) -> str:
+        """Where other programs find a file."""
+        ...
+
+
 class Engine(Protocol):
     """An open store: connections to one engine, shared by its views."""
 
-    @property
-    def documents(self) -> OutsideDocuments:
-        """Where folds' documents go. Raises where the store holds none; apps never ask then."""
-        ...
-
     async def close(self) -> None:
         """Closes the connections. Idempotent."""
+        ...
+
+
+class DocumentsEngine(Engine, Protocol):
+    """An engine that holds folds."""
+
+    @property
+    def documents(self) -> OutsideDocuments:
+        """Where folds' documents go."""
+        ...
+
+
+class RowsEngine(Engine, Protocol):
+    """An engine that holds feeds."""
+
+    @property
+    def every_seconds(self) -> float:
+        """How long a feed that has caught up waits for more."""
+        ...
+
+    @property
+    def rows(self) -> OutsideRows:
+        """Where feeds' rows go."""
         ...
 
 

@@ -136,7 +136,7 @@ class ViewRecord:
         """A transaction whose first statement moves the checkpoint; data's faults become CannotApply."""
         # No pipeline: between its statements the server would count a paused client as active, and
         # idle_in_transaction_session_timeout would not free the checkpoint's row.
-        with self._faults():
+        with self.faults():
             async with self.connection.transaction():
                 move = self._move(after, upto)
                 await self.connection.execute(SQL["record.advance"], move, prepare=True)
@@ -146,7 +146,7 @@ class ViewRecord:
         self, after: int, upto: int, statement: sql.Composed | None = None, **parameters: object
     ) -> None:
         """A batch in one statement, which moves the checkpoint itself; or the move alone."""
-        with self._faults():
+        with self.faults():
             await self.connection.execute(
                 statement or SQL["record.advance"],
                 self._move(after, upto) | parameters,
@@ -158,6 +158,19 @@ class ViewRecord:
         cursor = await connection.execute(SQL["record.checkpoint"], {"view": view or self.name})
         row = await cursor.fetchone()
         return None if row is None else row[0]
+
+    async def plan(self, after: int, upto: int) -> None:
+        """Records a batch before the first attempt to write it."""
+        await self.connection.execute(SQL["record.plan"], self._planning(after) | {"upto": upto})
+
+    async def planned(self, after: int) -> int | None:
+        """Where the batch recorded for this beginning ends, or None."""
+        cursor = await self.connection.execute(SQL["record.planned"], self._planning(after))
+        row = await cursor.fetchone()
+        return None if row is None else row[0]
+
+    def _planning(self, after: int) -> dict[str, object]:
+        return {"view": self.name, "generation": self.generation, "after": after}
 
     async def follow_store(self, position: int) -> None:
         """Sets the checkpoint to the one that the view's store keeps, which is the truth."""
@@ -183,7 +196,7 @@ class ViewRecord:
         }
 
     @contextmanager
-    def _faults(self) -> Iterator[None]:
+    def faults(self) -> Iterator[None]:
         """What Postgres says of a batch: data's faults become CannotApply, a higher fence LeaseLost."""
         try:
             yield

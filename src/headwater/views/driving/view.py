@@ -17,6 +17,7 @@ class DrivenView(ABC):
     """A view with its record in the log's database. ``database`` is in the relay's role."""
 
     max_batch = 100_000
+    pause_seconds = 0.0
 
     def __init__(self, database: Database, definition: Definition, on_failure: OnFailure) -> None:
         self.record = ViewRecord(database, definition)

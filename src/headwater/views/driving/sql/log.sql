@@ -25,3 +25,12 @@ SELECT log_id, epoch FROM headwater.log
 
 -- name: id_at
 SELECT uuid_send(e.id) FROM headwater.events AS e WHERE e.position = %(position)s
+
+-- name: newest
+SELECT e.position, uuid_send(e.id) FROM headwater.events AS e
+WHERE e.position > %(after)s AND e.position <= %(upto)s AND e.type = ANY (%(types)s)
+ORDER BY e.position DESC LIMIT 1
+
+-- name: count
+SELECT count(*) FROM headwater.events AS e
+WHERE e.position <= %(upto)s AND e.type = ANY (%(types)s) AND e.position <> ALL (%(aside)s::bigint[])

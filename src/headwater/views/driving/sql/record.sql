@@ -73,3 +73,11 @@ DELETE FROM headwater.parked WHERE view = %(view)s AND position = ANY (%(positio
 
 -- name: discard
 UPDATE headwater.parked SET status = 'discarded' WHERE view = %(view)s AND position = ANY (%(positions)s::bigint[]) AND status = 'parked'
+
+-- name: plan
+INSERT INTO headwater.planned (view, generation, after_position, upto)
+VALUES (%(view)s, %(generation)s, %(after)s, %(upto)s)
+ON CONFLICT (view) DO UPDATE SET generation = excluded.generation, after_position = excluded.after_position, upto = excluded.upto
+
+-- name: planned
+SELECT upto FROM headwater.planned WHERE view = %(view)s AND generation = %(generation)s AND after_position = %(after)s

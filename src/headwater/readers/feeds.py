@@ -1,0 +1,62 @@
+"""Feeds as an application finds them."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from headwater.readers.reading import DEFAULT_TIMEOUT_SECONDS, Reader
+from headwater.views.feed import Feed
+from headwater.views.store import OutsideRows, Place, Store, StoredFile
+
+
+class Installation(Protocol):
+    """What finding a feed's rows needs of an open app."""
+
+    @property
+    def reader(self) -> Reader:
+        """Reads views at least at a token."""
+        ...
+
+    def rows(self, store: Store) -> OutsideRows:
+        """Feeds' rows in a store."""
+        ...
+
+
+class FeedView:
+    """A feed of an app: its definition, and where its rows are."""
+
+    def __init__(self, app: Installation, feed: Feed, store: Store) -> None:
+        self._app = app
+        self.feed = feed
+        self.store = store
+
+    @property
+    def name(self) -> str:
+        """The feed's name."""
+        return self.feed.name
+
+    async def files(
+        self,
+        *,
+        type: str | None = None,  # noqa: A002 - the word users write
+        at_least: str | None = None,
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+    ) -> list[tuple[str, StoredFile]]:
+        """The files of the feed, or of one event type, the oldest first: each one's URL and what it holds.
+
+        They hold all tenants' rows. Raises NotCaughtUp, TokenError and StoreUnavailable.
+        """
+        rows = self._app.rows(self.store)
+
+        async def read(place: Place) -> tuple[int, list[tuple[str, StoredFile]]]:
+            position, files = await rows.files(place)
+            wanted = (file for file in files if type in {None, file.type})
+            return position, [(rows.locate(place, file), file) for file in wanted]
+
+        return await self._app.reader.outside(
+            read,
+            view=self.name,
+            tenant="",
+            at_least=at_least,
+            timeout_seconds=timeout_seconds,
+        )

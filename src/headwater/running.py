@@ -1,0 +1,74 @@
+"""What an open app holds: the server of its log, pools, engines, and its views in their stores."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any, cast
+
+from headwater.log import Database, SharedCommits
+from headwater.operations.settings import Settings
+from headwater.readers.feeds import FeedView
+from headwater.readers.handles import FoldView, RowsView
+from headwater.readers.reading import Reader
+from headwater.stores.views import stored_views
+from headwater.views import StoredView
+from headwater.views.store import Engine, Store
+
+
+class Running:
+    """An app from when it is opened until it is closed."""
+
+    def __init__(
+        self,
+        name: str,
+        settings: Settings,
+        stores: Mapping[str, Store],
+        folds: Collection[FoldView[Any]],
+        rows: Collection[RowsView[Any]],
+        feeds: Collection[FeedView],
+    ) -> None:
+        self._name = name
+        self._settings = settings
+        self._stores = stores
+        self._defined = folds, rows, feeds
+        self._server = settings.server()
+        self._databases: dict[str, Database] = {}
+        self.stored: dict[str, StoredView] = {}
+        self.engines: dict[str, Engine] = {}
+
+    async def open(self) -> None:
+        """Connects; makes the engines of the app's stores, which connect when first used."""
+        urls = self._settings.stores
+        for name, store in self._stores.items():
+            self.engines[name] = store.engine(urls.get(name.lower(), ""))
+        await self._server.open()
+        app_database = self.database("headwater_app")
+        await app_database.open()
+        self.reader = Reader(app_database)
+        self.commits = SharedCommits(app_database)
+        await self.commits.start()
+        self.stored = self.views()
+
+    def views(self) -> dict[str, StoredView]:
+        """The views in their stores, as objects that share no state with others."""
+        return stored_views(self.database("headwater_relay"), self.engines, *self._defined)
+
+    async def close(self) -> None:
+        """Lets go of everything. Idempotent."""
+        if hasattr(self, "commits"):
+            await self.commits.stop()
+            await self.reader.close()
+        for database in self._databases.values():
+            await database.close()
+        for engine in self.engines.values():
+            await engine.close()
+        await self._server.close()
+
+    def database(self, role: str) -> Database:
+        """A pool of connections in one role."""
+        if role not in self._databases:
+            self._databases[role] = Database(
+                self._server.url, cast("Any", role), name=f"headwater {self._name}",
+                max_size=self._settings.pool_size,
+            )  # fmt: skip
+        return self._databases[role]

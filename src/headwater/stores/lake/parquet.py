@@ -1,0 +1,67 @@
+"""CSV from Postgres as Arrow and Parquet. With engine.py the only importer of ``pyarrow``."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+from pyarrow import csv
+from pyarrow import parquet as pq
+
+from headwater.events import Column
+from headwater.views.store import Part
+
+_TYPES = {
+    "bigint": pa.int64(),
+    "integer": pa.int32(),
+    "double precision": pa.float64(),
+    "boolean": pa.bool_(),
+    "date": pa.date32(),
+}
+_TIME = pa.timestamp("us", tz="UTC")
+
+
+def table_of(part: Part) -> Any:
+    """A part's rows as a table. Exact numbers, ids and nested values are text."""
+    names = [column.name for column in part.columns]
+    if not part.data:
+        return pa.table({c.name: pa.array([], _final(c)) for c in part.columns})
+    read = csv.read_csv(
+        io.BytesIO(part.data),
+        read_options=csv.ReadOptions(column_names=names, block_size=max(len(part.data), 1 << 20)),
+        parse_options=csv.ParseOptions(newlines_in_values=True),
+        convert_options=csv.ConvertOptions(
+            column_types={column.name: _read_as(column) for column in part.columns},
+            null_values=[""],
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=False,
+        ),
+    )
+    return read.cast(pa.schema([(column.name, _final(column)) for column in part.columns]))
+
+
+def parquet_of(table: Any) -> bytes:
+    """A table as one Parquet file."""
+    out = io.BytesIO()
+    pq.write_table(table, out, compression="zstd", write_statistics=True)
+    return out.getvalue()
+
+
+def read(data: bytes) -> Any:
+    """A Parquet file's table."""
+    return pq.read_table(io.BytesIO(data))
+
+
+def _read_as(column: Column) -> Any:
+    if column.sql_type == "timestamp with time zone":
+        return pa.int64()
+    return _TYPES.get(column.sql_type, pa.string())
+
+
+def _final(column: Column) -> Any:
+    return _TIME if column.sql_type == "timestamp with time zone" else _read_as(column)
+
+
+__all__: Sequence[str] = ["parquet_of", "read", "table_of"]
