@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from decimal import Decimal
@@ -21,6 +22,7 @@ from headwater.errors import (
     ViewDefinitionError,
     ViewStale,
 )
+from headwater.operations.health import view_rows
 from headwater.relay import Batch
 from headwater.stores.redis import Redis
 from headwater.stores.redis.engine import refuse
@@ -83,6 +85,21 @@ async def drive_once(view, fence=1):
         await view.open(fence)
     finally:
         await view.close()
+
+
+async def test_what_holds_a_view_up_is_shown(ground, client):
+    """`headwater views` and `doctor` read this."""
+    client.config_set("maxmemory-policy", "allkeys-lru")
+    async with ground.app() as app, app.relay():
+        operator = app.database("headwater_operator")
+        shown = None
+        async with asyncio.timeout(20):
+            while shown is None or shown[6] != "retrying":
+                found = {row[0]: row for row in await view_rows(operator, {})}
+                shown = found["orders"]
+        assert "may evict views" in shown[8]
+        assert found["plain"][6] == "running"
+        client.config_set("maxmemory-policy", "noeviction")
 
 
 async def test_a_full_server_delays_its_views(ground, client):

@@ -12,9 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 FOLD_POINTS = (
-    "before read",
     "after read",
-    "after load",
     "before aside",
     "after aside",
     "before apply",
@@ -22,7 +20,6 @@ FOLD_POINTS = (
     "after move",
 )
 FEED_POINTS = (
-    "before plan",
     "after plan",
     "after put",
     "before put_new",

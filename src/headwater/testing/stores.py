@@ -104,7 +104,7 @@ class FoldStoreContract:
             await app.append(Placed(1, "k1", POISON))
             await fill(app, 60)
             await publish(app)
-            await ground.dies(1, point, 1 if point.endswith(("aside", "load")) else 2)
+            await ground.dies(1, point, 1 if "aside" in point else 2)
             view = app.stored("orders")
             await drive(app, view, 2)
             verified = await view.verify()
