@@ -152,6 +152,22 @@ async def test_a_fold_parks_the_key_and_replays_it(database):
             assert (await app.stored("orders").verify()).summary == "equal"
 
 
+async def test_a_replay_reaches_the_views_over_the_documents(database18):
+    """Promise 3: what a replay changes is a change like others."""
+    app, orders, _, by_status = shop(database18)
+    async with app:
+        await app.deploy()
+        async with app.relay():
+            culprit = await app.append(Placed("1", Decimal(666)))
+            written = await app.append(Placed("1", Decimal(1)), Placed("2", Decimal(1)))
+            await orders.get("2", at_least=written.token, timeout_seconds=20)
+            await app.stored("orders").discard([culprit.position])
+            later = await app.append(Placed("2", Decimal(1)))
+            rows = await by_status.list(at_least=later.token, timeout_seconds=20)
+            assert [(r.orders, r.total) for r in rows] == [(2, Decimal(3))]
+            assert (await app.stored("by_status").verify()).summary == "equal"
+
+
 async def test_a_sql_view_halves_to_the_event_at_fault(database):
     """Promise 6, for SQL views."""
     app, _, sales, _ = shop(database, divisor="(CASE WHEN total = 13 THEN 0 ELSE 1 END)")

@@ -71,6 +71,9 @@ class PostgresFold(DrivenFold[D]):
 
             replay: Replay[Any] = Replay(self.folding, connection, load)
             await replay.run(concerned(await self.record.parked(connection), positions))
-            await self.documents.write(connection, replay.step(0))
+            # Views over the documents have read the changes up to the checkpoint: these come next.
+            position = await self.record.checkpoint(connection)
+            assert position is not None
+            await self.documents.write(connection, replay.step(position + 1))
             await self.record.unpark(connection, replay.done)
         return len(replay.done)
