@@ -92,15 +92,16 @@ class App:
         self,
         name: str,
         *,
-        row: type[R],
-        key: Sequence[str],
         sql: str | Path,
+        row: type[R] | None = None,
+        key: Sequence[str] | None = None,
         on_failure: OnFailure = "park",
         float_tolerance: float | None = None,
     ) -> RowsView[R]:
         """Declares an incremental SQL view: a SELECT over event types as relations, or the path of one.
 
-        ``key`` names the outputs that it groups by, ``row`` is a struct of all outputs. Sums of floats
+        ``key`` names the outputs that it groups by, ``row`` is a struct of all outputs; left out, both
+        follow from the query, and rows have no types that a checker knows. Sums of floats
         depend on the batches' boundaries: cast to numeric, or declare a ``float_tolerance``.
         """
         self._unused(name)
@@ -108,7 +109,7 @@ class App:
         view = SqlView.of(
             name=name,
             row=row,
-            key=tuple(key),
+            key=None if key is None else tuple(key),
             text=text,
             events=self.events,
             folds={view.name: view.fold for view in self._folds.values()},

@@ -86,11 +86,37 @@ class EventType:
         Raises EventDefinitionError where the class's names or fields are not well formed.
         """
         name, pattern, version = event_class.__declared__
-        schema = schema_of(event_class)
-        _check_names(event_class, name, pattern, version, schema)
+        schema = event_class.__dict__.get("__registered__")
+        if schema is None:  # what is registered, the database has checked
+            schema = schema_of(event_class)
+            _check_names(event_class, name, pattern, version, schema)
         decoder = msgspec.json.Decoder(event_class)
         parts = tuple(_PLACEHOLDER.split(pattern))
         return EventType(name, version, pattern, event_class, schema, decoder, parts)
+
+    @staticmethod
+    def registered(name: str, version: int, pattern: str, schema: Schema) -> EventType:
+        """A type as the log's registry has it, for code that has no class of its own for it.
+
+        The database checks such events; here their fields are of any type.
+        """
+        required = set(schema.get("required", ()))
+        fields: dict[str, Any] = {}
+        defaults: dict[str, Any] = {}
+        for place, field in enumerate(
+            sorted(schema["properties"], key=lambda f: f not in required)
+        ):
+            attribute = field if field.isidentifier() else f"field_{place}"
+            fields[attribute] = Any
+            if field not in required:
+                defaults[attribute] = msgspec.field(default=msgspec.UNSET, name=field)
+            elif attribute != field:
+                defaults[attribute] = msgspec.field(name=field)
+        namespace = {"__annotations__": fields, "__registered__": schema, "__module__": __name__, **defaults}  # fmt: skip
+        title = "".join(word.title() for word in re.split(r"[._]", name))
+        return EventType.of(
+            _EventMeta(title, (Event,), namespace, type=name, stream=pattern, version=version)
+        )
 
     @property
     def relation(self) -> Relation:

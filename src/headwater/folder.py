@@ -1,0 +1,42 @@
+"""An app without Python: event types from the log's registry, a view for each .sql file of a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from headwater.app import App
+from headwater.errors import DefinitionError, HeadwaterError, ViewDefinitionError
+from headwater.events import EventType
+from headwater.log import Database
+from headwater.log.registry import registered
+from headwater.operations.settings import Settings
+
+
+async def app_of_folder(folder: Path, settings: Settings) -> App:
+    """The app of a folder. Its views are named by their files; their keys are what they group by.
+
+    Reads the registry, so the database must be running. Raises DefinitionError, naming the file, for a
+    SELECT that cannot be kept.
+    """
+    database = Database(settings.server().url, "headwater_app", name="headwater folder", max_size=1)
+    try:
+        types = await registered(database)
+    finally:
+        await database.close()
+    return _app(folder, types, settings)
+
+
+def _app(folder: Path, types: list[EventType], settings: Settings) -> App:
+    app = App(folder.resolve().name, events=[t.event_class for t in types], settings=settings)
+    for file in sorted(folder.glob("*.sql")):
+        try:
+            app.sql(file.stem, sql=file)
+        except DefinitionError as error:
+            known = ", ".join(t.name for t in types) or "none; see `headwater capture`"
+            raise ViewDefinitionError(
+                f"{file}: {error.message}",
+                hint=f"{error.hint or ''} The log's event types are {known}.".strip(),
+            ) from error
+        except (OSError, UnicodeDecodeError) as error:
+            raise HeadwaterError(f"{file} cannot be read: {error}.") from error
+    return app
