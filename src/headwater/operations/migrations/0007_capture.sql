@@ -1,0 +1,389 @@
+-- Capture: changes of ordinary tables become events. Per captured table one trigger function is
+-- generated here; it runs as headwater_owner, which has no rights on the table itself.
+SET ROLE headwater_owner;
+
+CREATE SCHEMA headwater_captures;
+GRANT USAGE ON SCHEMA headwater_captures TO PUBLIC;  -- its functions are granted one by one
+
+CREATE SEQUENCE headwater.capture_number AS int;
+CREATE TABLE headwater.captures (
+  id int PRIMARY KEY DEFAULT nextval('headwater.capture_number'),
+  name text NOT NULL,
+  relation oid NOT NULL,
+  table_name text NOT NULL,
+  tenant_from text NOT NULL CHECK (tenant_from IN ('fixed', 'column', 'session')),
+  tenant text,
+  tenant_column smallint,
+  key smallint[] NOT NULL,
+  columns jsonb NOT NULL,
+  shape text NOT NULL DEFAULT '',
+  schema_version int NOT NULL DEFAULT 0,
+  state text NOT NULL CHECK (state IN ('backfilling', 'live', 'broken', 'released')),
+  detail text,
+  backfilled_upto text[],
+  backfilled_rows bigint NOT NULL DEFAULT 0,
+  captured_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+  released_at timestamptz
+);
+CREATE UNIQUE INDEX captures_name ON headwater.captures (name) WHERE state <> 'released';
+CREATE UNIQUE INDEX captures_relation ON headwater.captures (relation) WHERE state <> 'released';
+GRANT SELECT ON headwater.captures TO headwater_app, headwater_relay, headwater_operator;
+
+CREATE TYPE headwater.captured_column AS (
+  number smallint, name text, field text, kind text, element text, labels text[], nullable boolean, large boolean);
+
+-- Names and values --------------------------------------------------------------------------------
+
+-- A key's text inside a stream's name: percent-encoded where the name would be malformed or
+-- ambiguous, a digest where it would be too long. '%' alone, and '%sha256:', encode nothing else.
+CREATE FUNCTION headwater.key_part(value text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+  SELECT CASE WHEN value = '' THEN '%' WHEN value !~ '[\x01-\x20\x7f%,]' THEN value ELSE
+    (SELECT string_agg(CASE WHEN c.c ~ '[\x01-\x20\x7f%,]' THEN '%' || upper(lpad(to_hex(ascii(c.c)), 2, '0')) ELSE c.c END, '' ORDER BY c.n)
+     FROM string_to_table(value, NULL) WITH ORDINALITY AS c(c, n)) END
+$$;
+CREATE FUNCTION headwater.key_within(key text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+  SELECT CASE WHEN length(key) <= 200 THEN key ELSE '%sha256:' || encode(sha256(convert_to(key, 'UTF8')), 'hex') END
+$$;
+
+-- The tenant that a column names. A write must not fail for an odd name, so that becomes a digest.
+CREATE FUNCTION headwater.captured_tenant(value text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+  SELECT CASE WHEN value IS NULL THEN 'none' WHEN value ~ '^[A-Za-z0-9][A-Za-z0-9_.:-]*$' AND length(value) <= 100 THEN value
+    ELSE 'sha256:' || encode(sha256(convert_to(value, 'UTF8')), 'hex') END
+$$;
+CREATE FUNCTION headwater.session_tenant() RETURNS text LANGUAGE plpgsql STABLE AS $$
+BEGIN
+  IF coalesce(current_setting('headwater.tenant', true), '') = '' THEN
+    RAISE EXCEPTION 'The table is captured for the session''s tenant, and no tenant is set.'
+      USING ERRCODE = 'HW007', HINT = 'Run SELECT set_config(''headwater.tenant'', ''...'', true) first in the transaction.';
+  END IF;
+  RETURN headwater.captured_tenant(current_setting('headwater.tenant'));
+END
+$$;
+
+CREATE FUNCTION headwater.digest_of(value text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$ SELECT 'sha256:' || encode(sha256(convert_to(value, 'UTF8')), 'hex') $$;
+
+-- A json value as jsonb; what jsonb cannot hold stays text.
+CREATE FUNCTION headwater.json_of(value json) RETURNS jsonb LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+  RETURN value::jsonb;
+EXCEPTION WHEN data_exception OR program_limit_exceeded THEN
+  RETURN to_jsonb(value::text);
+END
+$$;
+
+-- The old values of what differs.
+CREATE FUNCTION headwater.changed(old jsonb, new jsonb) RETURNS jsonb
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+  SELECT coalesce(jsonb_object_agg(o.key, o.value), '{}') FROM jsonb_each(old) AS o WHERE new -> o.key IS DISTINCT FROM o.value
+$$;
+
+-- What a table looks like. IMMUTABLE is a lie on purpose: the planner computes it once per plan, and
+-- Postgres drops plans over a table's transition tables whenever the table is altered. So a
+-- statement learns of an ALTER at no cost.
+CREATE FUNCTION headwater.table_shape(relation oid) RETURNS text
+LANGUAGE sql IMMUTABLE AS $$
+  SELECT md5(coalesce((SELECT string_agg(concat_ws(' ', a.attnum, quote_ident(a.attname), a.atttypid, a.atttypmod, a.attnotnull, a.attgenerated,
+               (SELECT string_agg(quote_literal(e.enumlabel), ' ' ORDER BY e.enumlabel COLLATE "C") FROM pg_enum AS e
+                WHERE e.enumtypid IN (a.atttypid, t.typelem))), ',' ORDER BY a.attnum)
+              FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid
+              WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped), '')
+         || coalesce((SELECT i.indkey::text FROM pg_index AS i WHERE i.indrelid = relation AND i.indisprimary), 'none'))
+$$;
+
+CREATE FUNCTION headwater.kind_of(type oid, OUT kind text, OUT base oid) LANGUAGE plpgsql STABLE AS $$
+DECLARE
+  t pg_type;
+BEGIN
+  base := kind_of.type;
+  LOOP
+    SELECT * INTO t FROM pg_type WHERE oid = base;
+    EXIT WHEN t.typtype IS DISTINCT FROM 'd';
+    base := t.typbasetype;
+  END LOOP;
+  kind := CASE
+    WHEN t.typtype = 'e' THEN 'enum'
+    WHEN t.typcategory = 'A' AND t.typelem <> 0 AND t.typlen = -1 THEN 'array'
+    WHEN t.typname = 'citext' THEN 'text'
+    WHEN t.typnamespace <> 'pg_catalog'::regnamespace THEN 'other'
+    ELSE coalesce(jsonb_build_object(
+      'bool', 'boolean', 'int2', 'integer', 'int4', 'integer', 'int8', 'integer', 'numeric', 'decimal', 'money', 'decimal',
+      'float4', 'float', 'float8', 'float', 'timestamptz', 'moment', 'date', 'date', 'timestamp', 'iso', 'time', 'iso', 'timetz', 'iso',
+      'uuid', 'uuid', 'jsonb', 'json', 'json', 'json_text', 'bytea', 'bytes', 'text', 'text', 'varchar', 'text', 'bpchar', 'text',
+      'name', 'text') ->> t.typname, 'other') END;
+END
+$$;
+
+CREATE FUNCTION headwater.captured_columns(c headwater.captures) RETURNS SETOF headwater.captured_column
+LANGUAGE sql STABLE AS $$
+  SELECT a.attnum, a.attname::text, coalesce(c.columns -> 'renamed' ->> a.attnum::text, a.attname::text), k.kind, e.kind,
+         (SELECT array_agg(l.enumlabel::text ORDER BY l.enumlabel COLLATE "C") FROM pg_enum AS l WHERE l.enumtypid IN (k.base, e.base)),
+         NOT a.attnotnull OR k.kind = 'float',
+         k.kind IN ('json', 'json_text', 'bytes', 'array', 'other') OR (k.kind = 'text' AND (a.atttypmod = -1 OR a.atttypmod > 8192) AND k.base <> 'name'::regtype)
+  FROM pg_attribute AS a JOIN LATERAL headwater.kind_of(a.atttypid) AS k ON true JOIN pg_type AS t ON t.oid = k.base
+  LEFT JOIN LATERAL headwater.kind_of(t.typelem) AS e ON k.kind = 'array'
+  WHERE a.attrelid = c.relation AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated <> 'v'
+    AND (c.columns -> 'only' = 'null' OR c.columns -> 'only' @> to_jsonb(a.attnum) OR a.attnum = ANY (c.key))
+    AND NOT c.columns -> 'left_out' @> to_jsonb(a.attnum) AND NOT c.columns -> 'personal' ? a.attnum::text
+  ORDER BY a.attnum
+$$;
+
+-- A column's value as jsonb_build_object takes it, over the SQL expression `at`.
+CREATE FUNCTION headwater.value_of(kind text, element text, at text, large int DEFAULT NULL) RETURNS text
+LANGUAGE sql IMMUTABLE AS $$
+  SELECT CASE kind
+    WHEN 'decimal' THEN format('%s::numeric::text', at)
+    WHEN 'float' THEN format('CASE WHEN abs(%1$s::float8) <= 1.7e308 THEN %1$s END', at)
+    WHEN 'moment' THEN format('CASE WHEN %1$s IS NOT NULL THEN least(greatest(%1$s, ''0001-01-01T00:00:00Z''::timestamptz), ''9999-12-31T23:59:59.999999Z''::timestamptz) END', at)
+    WHEN 'date' THEN format('CASE WHEN %1$s IS NOT NULL THEN least(greatest(%1$s, ''0001-01-01''::date), ''9999-12-31''::date) END', at)
+    WHEN 'enum' THEN format('%s::text', at)
+    WHEN 'json_text' THEN format(CASE WHEN large IS NULL THEN 'headwater.json_of(%1$s)' ELSE 'CASE WHEN octet_length(%1$s::text) > %2$s THEN to_jsonb(headwater.digest_of(%1$s::text)) ELSE headwater.json_of(%1$s) END' END, at, large)
+    WHEN 'json' THEN format(CASE WHEN large IS NULL THEN '%1$s::jsonb' ELSE 'CASE WHEN pg_column_size(%1$s) > %2$s THEN to_jsonb(headwater.digest_of(%1$s::text)) ELSE %1$s::jsonb END' END, at, large)
+    WHEN 'bytes' THEN format(CASE WHEN large IS NULL THEN 'translate(encode(%1$s, ''base64''), E''\n'', '''')'
+      ELSE 'CASE WHEN octet_length(%1$s) > %2$s * 3 / 4 THEN ''sha256:'' || encode(sha256(%1$s), ''hex'') ELSE translate(encode(%1$s, ''base64''), E''\n'', '''') END' END, at, large)
+    WHEN 'array' THEN format('CASE WHEN pg_column_size(%1$s) > %2$s THEN ''[]'' WHEN %1$s IS NOT NULL THEN (SELECT coalesce(jsonb_agg(%3$s), ''[]'') FROM unnest(%1$s) AS u(x)) END',
+      at, large, headwater.value_of(element, NULL, 'u.x'))
+    WHEN 'text' THEN format(CASE WHEN large IS NULL THEN '%1$s::text' ELSE 'CASE WHEN octet_length(%1$s::text) > %2$s THEN headwater.digest_of(%1$s::text) ELSE %1$s::text END' END, at, large)
+    WHEN 'other' THEN format(CASE WHEN large IS NULL THEN '%1$s::text' ELSE 'CASE WHEN octet_length(%1$s::text) > %2$s THEN headwater.digest_of(%1$s::text) ELSE %1$s::text END' END, at, large)
+    ELSE at END
+$$;
+
+-- When the data does not hold a column's value exactly, and what then stands in the metadata.
+CREATE FUNCTION headwater.inexact_when(kind text, element text, at text, large int DEFAULT NULL) RETURNS text
+LANGUAGE sql IMMUTABLE AS $$
+  SELECT CASE kind
+    WHEN 'float' THEN format('abs(%s::float8) > 1.7e308', at)
+    WHEN 'moment' THEN format('(%1$s < ''0001-01-01T00:00:00Z''::timestamptz OR %1$s > ''9999-12-31T23:59:59.999999Z''::timestamptz)', at)
+    WHEN 'date' THEN format('(%1$s < ''0001-01-01''::date OR %1$s > ''9999-12-31''::date)', at)
+    WHEN 'array' THEN format('(pg_column_size(%1$s) > %2$s OR array_ndims(%1$s) > 1%3$s)', at, large,
+      coalesce(format(' OR EXISTS (SELECT FROM unnest(%s) AS u(x) WHERE ', at) || headwater.inexact_when(element, NULL, 'u.x') || ')', ''))
+    WHEN 'json' THEN format('pg_column_size(%s) > %s', at, large)
+    WHEN 'bytes' THEN format('octet_length(%s) > %s * 3 / 4', at, large)
+    ELSE CASE WHEN large IS NOT NULL THEN format('octet_length(%s::text) > %s', at, large) END END
+$$;
+CREATE FUNCTION headwater.exact_of(kind text, at text, large int) RETURNS text LANGUAGE sql IMMUTABLE AS $$
+  SELECT CASE WHEN kind IN ('float', 'moment', 'date') THEN format('%s::text', at)
+    WHEN kind = 'bytes' THEN format('''sha256:'' || encode(sha256(%s), ''hex'')', at)
+    ELSE format('CASE WHEN octet_length(%1$s::text) > %2$s THEN headwater.digest_of(%1$s::text) ELSE %1$s::text END', at, least(large, 4096)) END
+$$;
+
+CREATE FUNCTION headwater.schema_of_kind(kind text, element text, labels text[], nullable boolean) RETURNS jsonb
+LANGUAGE sql IMMUTABLE AS $$
+  SELECT CASE WHEN s.schema = '{}' OR NOT nullable THEN s.schema ELSE jsonb_build_object('anyOf', jsonb_build_array(s.schema, '{"type": "null"}'::jsonb)) END
+  FROM (SELECT CASE kind
+    WHEN 'boolean' THEN '{"type": "boolean"}' WHEN 'integer' THEN '{"type": "integer"}' WHEN 'float' THEN '{"type": "number"}'
+    WHEN 'decimal' THEN '{"type": ["number", "string"], "format": "decimal"}' WHEN 'moment' THEN '{"type": "string", "format": "date-time"}'
+    WHEN 'date' THEN '{"type": "string", "format": "date"}' WHEN 'uuid' THEN '{"type": "string", "format": "uuid"}'
+    WHEN 'json' THEN '{}' WHEN 'json_text' THEN '{}' WHEN 'enum' THEN jsonb_build_object('enum', to_jsonb(coalesce(labels, '{}')))
+    WHEN 'array' THEN jsonb_build_object('type', 'array', 'items', headwater.schema_of_kind(element, NULL, labels, true))
+    ELSE '{"type": "string"}' END) AS s(schema)
+$$;
+
+-- Statements made for one table -------------------------------------------------------------------
+
+-- The field of a single whole number or uuid names the stream; any other key has a field of its own.
+CREATE FUNCTION headwater.natural_key(c headwater.captures) RETURNS text LANGUAGE sql STABLE AS $$
+  SELECT k.field FROM headwater.captured_columns(c) AS k
+  WHERE cardinality(c.key) = 1 AND k.number = c.key[1] AND k.kind IN ('integer', 'uuid') AND k.field ~ '^[a-z_][a-z0-9_]*$'
+$$;
+
+-- The key of a row r as the text in its stream's name.
+CREATE FUNCTION headwater.key_of_row(c headwater.captures) RETURNS text LANGUAGE sql STABLE AS $$
+  SELECT CASE WHEN headwater.natural_key(c) IS NULL THEN 'headwater.key_within(' || k.parts || ')' ELSE k.parts END
+  FROM (SELECT string_agg(format(CASE WHEN k.kind IN ('integer', 'uuid') THEN 'r.%I::text' WHEN k.kind = 'bytes' THEN 'encode(r.%I, ''hex'')'
+          WHEN k.kind IN ('moment', 'iso', 'date') THEN 'headwater.key_part(to_jsonb(r.%I) #>> ''{}'')'
+          ELSE 'headwater.key_part(r.%I::text)' END, k.name), ' || '','' || ' ORDER BY o.n)
+        FROM unnest(c.key) WITH ORDINALITY AS o(number, n) JOIN headwater.captured_columns(c) AS k ON k.number = o.number) AS k(parts)
+$$;
+
+-- What a row r of the table becomes, as a select list: tenant, stream, data, exact. `exact` holds what
+-- the data cannot say: a digest of a value too large, the text of an infinite moment.
+CREATE FUNCTION headwater.captured_row(c headwater.captures) RETURNS text LANGUAGE plpgsql STABLE AS $$
+DECLARE
+  columns headwater.captured_column[] := ARRAY(SELECT k FROM headwater.captured_columns(c) AS k);
+  large_bytes int := 1048576 / (1 + cardinality(ARRAY(SELECT 1 FROM unnest(columns) AS k WHERE k.large)));
+  key text := headwater.key_of_row(c);
+  data text;
+  exact record;
+BEGIN
+  SELECT string_agg(g.chunk, ' || ' ORDER BY g.n) INTO data
+  FROM (SELECT f.n / 40 AS n, 'jsonb_build_object(' || string_agg(f.pair, ', ' ORDER BY f.n) || ')' AS chunk
+        FROM (SELECT 0 AS n, format('''key'', %s', key) AS pair WHERE headwater.natural_key(c) IS NULL
+              UNION ALL SELECT k.ord, format('%L, %s', k.field, headwater.value_of(k.kind, k.element, format('r.%I', k.name), CASE WHEN k.large THEN large_bytes END))
+              FROM unnest(columns) WITH ORDINALITY AS k(number, name, field, kind, element, labels, nullable, large, ord)) AS f
+        GROUP BY 1) AS g;
+  SELECT string_agg(x.condition, ' OR ') AS conditions,
+         string_agg(format('CASE WHEN %s THEN jsonb_build_object(%L, %s) ELSE ''{}'' END', x.condition, x.field, x.text), ' || ') AS fields INTO exact
+  FROM (SELECT k.field, headwater.inexact_when(k.kind, k.element, format('r.%I', k.name), CASE WHEN k.large THEN large_bytes END) AS condition,
+               headwater.exact_of(k.kind, format('r.%I', k.name), large_bytes) AS text
+        FROM unnest(columns) AS k) AS x WHERE x.condition IS NOT NULL;
+  RETURN format('%s AS tenant, %L || %s AS stream, %s AS data, %s AS exact',
+    CASE c.tenant_from WHEN 'fixed' THEN format('%L::text', c.tenant) WHEN 'session' THEN '(SELECT headwater.session_tenant())'
+      ELSE (SELECT format('headwater.captured_tenant(r.%I::text)', a.attname) FROM pg_attribute AS a WHERE a.attrelid = c.relation AND a.attnum = c.tenant_column) END,
+    replace(c.name, '.', '-') || '/', key, data,
+    CASE WHEN exact.conditions IS NULL THEN '''{}''::jsonb'
+      ELSE format('CASE WHEN %s THEN jsonb_build_object(''exact'', %s) ELSE ''{}''::jsonb END', exact.conditions, exact.fields) END);
+END
+$$;
+
+-- The events of a set of changes: a CTE `changes` (ord, tenant, stream, old, new, old_exact,
+-- new_exact) goes before. A row that the log has never seen is told of first, as it was. Streams are
+-- locked in sorted order, and before any position is drawn: the sort below nextval waits for all.
+CREATE FUNCTION headwater.changes_to_events(c headwater.captures) RETURNS text LANGUAGE sql STABLE AS $$
+  SELECT format($sql$, reserved AS (
+    INSERT INTO headwater.streams AS s (tenant, stream, version, first_position)
+    SELECT c.tenant, c.stream, CASE WHEN c.old IS NULL THEN 1 ELSE 2 END, (SELECT greatest(p.last_value - 32, 0) FROM headwater.position_seq AS p)
+    FROM changes AS c ORDER BY c.tenant, c.stream
+    ON CONFLICT (tenant, stream) DO UPDATE SET version = s.version + 1
+    RETURNING s.tenant, s.stream, s.version, s.xmax = 0 AS fresh)
+  INSERT INTO headwater.events (position, tenant, stream, version, type, schema_version, id, recorded_at, data, metadata)
+  SELECT o.position, o.tenant, o.stream, o.version, o.type, %s, headwater.event_id(t.prefix, o.position), t.moment, o.data, o.metadata
+  FROM (SELECT nextval('headwater.position_seq') AS position, n.*
+        FROM (SELECT c.tenant, c.stream, v.version - w.before AS version,
+                CASE WHEN w.before = 1 OR c.old IS NULL THEN %L WHEN c.new IS NULL THEN %L ELSE %L END AS type,
+                CASE WHEN w.before = 1 OR c.new IS NULL THEN c.old WHEN c.old IS NULL THEN c.new
+                  ELSE c.new || jsonb_build_object('before', headwater.changed(c.old, c.new)) END AS data,
+                CASE WHEN w.before = 1 THEN c.old_exact || '{"backfill": true}' WHEN c.new IS NULL THEN c.old_exact ELSE c.new_exact END AS metadata
+              FROM changes AS c JOIN reserved AS v ON v.tenant = c.tenant AND v.stream = c.stream
+              CROSS JOIN LATERAL unnest(CASE WHEN v.fresh AND c.old IS NOT NULL THEN ARRAY[1, 0] ELSE ARRAY[0] END) AS w(before)
+              ORDER BY c.ord, w.before DESC) AS n) AS o,
+       (SELECT headwater.id_prefix(%L, m.moment) AS prefix, m.moment FROM (SELECT clock_timestamp() AS moment OFFSET 0) AS m OFFSET 0) AS t$sql$,
+    c.schema_version, c.name || '.inserted', c.name || '.deleted', c.name || '.updated', l.log_id)
+  FROM headwater.log AS l
+$$;
+
+-- The one statement that appends what a statement on the table changed.
+CREATE FUNCTION headwater.capture_statement(c headwater.captures, operation text) RETURNS text LANGUAGE plpgsql STABLE AS $$
+DECLARE
+  old text := 'SELECT row_number() OVER () AS ord, ' || headwater.captured_row(c) || ' FROM headwater_old AS r';
+  new text := 'SELECT row_number() OVER () AS ord, ' || headwater.captured_row(c) || ' FROM headwater_new AS r';
+BEGIN
+  RETURN 'WITH changes AS MATERIALIZED (' || CASE operation
+    WHEN 'INSERT' THEN 'SELECT n.ord, n.tenant, n.stream, NULL::jsonb AS old, n.data AS new, NULL::jsonb AS old_exact, n.exact AS new_exact FROM ('
+      || new || ') AS n'
+    WHEN 'DELETE' THEN 'SELECT o.ord, o.tenant, o.stream, o.data AS old, NULL::jsonb AS new, o.exact AS old_exact, NULL::jsonb AS new_exact FROM ('
+      || old || ') AS o'
+    ELSE 'SELECT coalesce(n.ord, o.ord) AS ord, tenant, stream, o.data AS old, n.data AS new, o.exact AS old_exact, n.exact AS new_exact FROM ('
+      || old || ') AS o FULL JOIN (' || new
+      || ') AS n USING (tenant, stream) WHERE o.data IS NULL OR n.data IS NULL OR o.data <> n.data OR o.exact <> n.exact' END
+    || ')' || headwater.changes_to_events(c);
+END
+$$;
+
+-- Appends the rows given as inserted, those that the log has not seen. No lock on the table is
+-- needed: whoever changes a row that has no stream makes its stream, and one of the two is first.
+CREATE FUNCTION headwater.backfill_statement(c headwater.captures) RETURNS text LANGUAGE sql STABLE AS $$
+  SELECT format($sql$WITH found AS MATERIALIZED (SELECT row_number() OVER () AS ord, %s FROM unnest($1) AS r), reserved AS (
+    INSERT INTO headwater.streams AS s (tenant, stream, version, first_position)
+    SELECT f.tenant, f.stream, 1, (SELECT greatest(p.last_value - 32, 0) FROM headwater.position_seq AS p) FROM found AS f ORDER BY f.tenant, f.stream
+    ON CONFLICT DO NOTHING RETURNING s.tenant, s.stream)
+  INSERT INTO headwater.events (position, tenant, stream, version, type, schema_version, id, recorded_at, data, metadata)
+  SELECT o.position, o.tenant, o.stream, 1, %L, %s, headwater.event_id(t.prefix, o.position), t.moment, o.data, o.exact || '{"backfill": true}'
+  FROM (SELECT nextval('headwater.position_seq') AS position, n.*
+        FROM (SELECT f.* FROM found AS f JOIN reserved AS v ON v.tenant = f.tenant AND v.stream = f.stream ORDER BY f.ord) AS n) AS o,
+       (SELECT headwater.id_prefix(%L, m.moment) AS prefix, m.moment FROM (SELECT clock_timestamp() AS moment OFFSET 0) AS m OFFSET 0) AS t$sql$,
+    headwater.captured_row(c), c.name || '.inserted', c.schema_version, l.log_id)
+  FROM headwater.log AS l
+$$;
+
+-- Registers the types of the table's shape of now; returns their version: one that fits already, or the next.
+CREATE FUNCTION headwater.register_capture(c headwater.captures) RETURNS int LANGUAGE plpgsql AS $$
+DECLARE
+  row_schema jsonb;
+  changed_schema jsonb;
+  natural_ text := headwater.natural_key(c);
+  pattern text := format('%s/{%s}', replace(c.name, '.', '-'), coalesce(natural_, 'key'));
+  wanted int;
+BEGIN
+  SELECT jsonb_build_object('type', 'object', 'additionalProperties', false,
+    'properties', jsonb_object_agg(f.field, f.schema), 'required', jsonb_agg(f.field ORDER BY f.field COLLATE "C")) INTO row_schema
+  FROM (SELECT k.field, headwater.schema_of_kind(k.kind, k.element, k.labels, k.nullable) AS schema FROM headwater.captured_columns(c) AS k
+        UNION ALL SELECT 'key', '{"type": "string"}' WHERE natural_ IS NULL) AS f;
+  changed_schema := jsonb_set(jsonb_set(row_schema, '{properties,before}', '{"type": "object", "additionalProperties": {}}'), '{required}',
+    (SELECT jsonb_agg(f.f ORDER BY f.f COLLATE "C") FROM (SELECT jsonb_array_elements_text(row_schema -> 'required') UNION ALL SELECT 'before') AS f(f)));
+  PERFORM pg_advisory_xact_lock(hashtextextended('headwater.registry', 0));
+  SELECT max(i.schema_version) INTO wanted
+  FROM headwater.event_types AS i JOIN headwater.event_types AS u ON u.type = c.name || '.updated' AND u.schema_version = i.schema_version
+  WHERE i.type = c.name || '.inserted' AND i.schema = row_schema AND u.schema = changed_schema AND i.stream_pattern = pattern;
+  IF wanted IS NULL THEN
+    SELECT coalesce(max(t.schema_version), 0) + 1 INTO wanted FROM headwater.event_types AS t
+    WHERE t.type IN (c.name || '.inserted', c.name || '.updated', c.name || '.deleted');
+    PERFORM headwater.register_type(c.name || '.inserted', wanted, pattern, row_schema);
+    PERFORM headwater.register_type(c.name || '.deleted', wanted, pattern, row_schema);
+    PERFORM headwater.register_type(c.name || '.updated', wanted, pattern, changed_schema);
+  END IF;
+  RETURN wanted;
+END
+$$;
+
+-- Makes the capture's functions for the table's shape of now.
+CREATE FUNCTION headwater.make_capture(INOUT c headwater.captures) LANGUAGE plpgsql AS $$
+DECLARE
+  settings text := 'SET search_path = pg_catalog, pg_temp SET row_security = on SET enable_nestloop = off SET work_mem = ''64MB'' SET jit = off';
+  kinds text[] := ARRAY(SELECT unnest(ARRAY[k.kind, k.element]) FROM headwater.captured_columns(c) AS k);
+  enums text;
+  arms text := '';
+  operation text;
+BEGIN
+  c.shape := headwater.table_shape(c.relation);
+  c.schema_version := headwater.register_capture(c);
+  IF kinds && ARRAY['moment', 'iso', 'other'] THEN
+    settings := settings || ' SET timezone = ''UTC'' SET datestyle = ''ISO, YMD'' SET intervalstyle = ''iso_8601''';
+  END IF;
+  IF kinds && ARRAY['float', 'other'] THEN
+    settings := settings || ' SET extra_float_digits = 1';
+  END IF;
+  -- A new label of an enum alters no table: it is noticed by its first use.
+  SELECT string_agg(CASE k.kind WHEN 'enum' THEN format('r.%I::text = ANY (%L)', k.name, k.labels)
+           ELSE format('array_remove(r.%I::text[], NULL) <@ %L', k.name, k.labels) END, ' AND ') INTO enums
+  FROM headwater.captured_columns(c) AS k WHERE k.labels IS NOT NULL;
+  FOREACH operation IN ARRAY ARRAY['INSERT', 'UPDATE', 'DELETE'] LOOP
+    arms := arms || format($arm$
+  WHEN %L THEN
+    SELECT count(*), headwater.table_shape(%s) = %L INTO hw_rows, hw_known FROM (SELECT FROM headwater_%s LIMIT 1) AS r;
+    IF hw_rows = 0 THEN
+      RETURN NULL;
+    END IF;%s
+    IF hw_known THEN
+      %s;
+      RETURN NULL;
+    END IF;$arm$, operation, c.relation, c.shape, CASE operation WHEN 'DELETE' THEN 'old' ELSE 'new' END,
+      CASE WHEN operation <> 'DELETE' AND enums IS NOT NULL THEN format(E'\n    IF hw_known THEN\n      hw_known := NOT EXISTS (SELECT FROM headwater_new AS r WHERE NOT (%s));\n    END IF;', enums) END,
+      headwater.capture_statement(c, operation));
+  END LOOP;
+  EXECUTE format('CREATE OR REPLACE FUNCTION headwater_captures.%I() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER %s AS %L',
+    'changes_' || c.id, settings, format($body$
+#variable_conflict use_column
+DECLARE
+  hw_rows bigint;
+  hw_known boolean;
+BEGIN
+  CASE TG_OP%s
+  ELSE
+    PERFORM headwater.capture_truncate(%s, TG_RELID);
+    RETURN NULL;
+  END CASE;
+  EXECUTE headwater.reshape_capture(%2$s, TG_RELID, TG_OP);
+  RETURN NULL;
+END
+$body$, arms, c.id));
+  EXECUTE format('CREATE OR REPLACE FUNCTION headwater_captures.%I(anyarray) RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER %s AS %L',
+    'existing_' || c.id, settings, format($body$
+#variable_conflict use_column
+DECLARE
+  hw_rows bigint;
+BEGIN
+  %s;
+  GET DIAGNOSTICS hw_rows = ROW_COUNT;
+  RETURN hw_rows;
+END
+$body$, headwater.backfill_statement(c)));
+  EXECUTE format('REVOKE EXECUTE ON FUNCTION headwater_captures.%I(), headwater_captures.%I(anyarray) FROM PUBLIC', 'changes_' || c.id, 'existing_' || c.id);
+  UPDATE headwater.captures AS k SET shape = c.shape, schema_version = c.schema_version WHERE k.id = c.id;
+END
+$$;
+REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA headwater FROM PUBLIC;
+RESET ROLE;
