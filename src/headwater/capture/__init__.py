@@ -3,8 +3,8 @@
 from headwater.capture.backfill import Progress, backfill
 from headwater.capture.tables import (
     Capture,
-    CaptureOptions,
     Captured,
+    CaptureOptions,
     Problem,
     capture,
     captures,

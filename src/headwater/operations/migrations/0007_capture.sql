@@ -75,12 +75,6 @@ EXCEPTION WHEN data_exception OR program_limit_exceeded THEN
 END
 $$;
 
--- The old values of what differs.
-CREATE FUNCTION headwater.changed(old jsonb, new jsonb) RETURNS jsonb
-LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-  SELECT coalesce(jsonb_object_agg(o.key, o.value), '{}') FROM jsonb_each(old) AS o WHERE new -> o.key IS DISTINCT FROM o.value
-$$;
-
 -- What a table looks like. IMMUTABLE is a lie on purpose: the planner computes it once per plan, and
 -- Postgres drops plans over a table's transition tables whenever the table is altered. So a
 -- statement learns of an ALTER at no cost.
@@ -229,6 +223,12 @@ BEGIN
 END
 $$;
 
+-- The fields that are the same in two rows' data, as an expression of type text[].
+CREATE FUNCTION headwater.unchanged_fields(c headwater.captures, old text, new text) RETURNS text LANGUAGE sql STABLE AS $$
+  SELECT 'ARRAY[' || string_agg(format('CASE WHEN %s -> %L = %s -> %2$L THEN %2$L END', old, f.field, new), ', ') || ']::text[]'
+  FROM (SELECT k.field FROM headwater.captured_columns(c) AS k UNION ALL SELECT 'key' WHERE headwater.natural_key(c) IS NULL) AS f
+$$;
+
 -- The events of a set of changes: a CTE `changes` (ord, tenant, stream, old, new, old_exact,
 -- new_exact) goes before. A row that the log has never seen is told of first, as it was. Streams are
 -- locked in sorted order, and before any position is drawn: the sort below nextval waits for all.
@@ -245,13 +245,13 @@ CREATE FUNCTION headwater.changes_to_events(c headwater.captures) RETURNS text L
         FROM (SELECT c.tenant, c.stream, v.version - w.before AS version,
                 CASE WHEN w.before = 1 OR c.old IS NULL THEN %L WHEN c.new IS NULL THEN %L ELSE %L END AS type,
                 CASE WHEN w.before = 1 OR c.new IS NULL THEN c.old WHEN c.old IS NULL THEN c.new
-                  ELSE c.new || jsonb_build_object('before', headwater.changed(c.old, c.new)) END AS data,
+                  ELSE c.new || jsonb_build_object('before', c.old - %s) END AS data,
                 CASE WHEN w.before = 1 THEN c.old_exact || '{"backfill": true}' WHEN c.new IS NULL THEN c.old_exact ELSE c.new_exact END AS metadata
               FROM changes AS c JOIN reserved AS v ON v.tenant = c.tenant AND v.stream = c.stream
               CROSS JOIN LATERAL unnest(CASE WHEN v.fresh AND c.old IS NOT NULL THEN ARRAY[1, 0] ELSE ARRAY[0] END) AS w(before)
               ORDER BY c.ord, w.before DESC) AS n) AS o,
        (SELECT headwater.id_prefix(%L, m.moment) AS prefix, m.moment FROM (SELECT clock_timestamp() AS moment OFFSET 0) AS m OFFSET 0) AS t$sql$,
-    c.schema_version, c.name || '.inserted', c.name || '.deleted', c.name || '.updated', l.log_id)
+    c.schema_version, c.name || '.inserted', c.name || '.deleted', c.name || '.updated', headwater.unchanged_fields(c, 'c.old', 'c.new'), l.log_id)
   FROM headwater.log AS l
 $$;
 
@@ -286,6 +286,38 @@ CREATE FUNCTION headwater.backfill_statement(c headwater.captures) RETURNS text 
         FROM (SELECT f.* FROM found AS f JOIN reserved AS v ON v.tenant = f.tenant AND v.stream = f.stream ORDER BY f.ord) AS n) AS o,
        (SELECT headwater.id_prefix(%L, m.moment) AS prefix, m.moment FROM (SELECT clock_timestamp() AS moment OFFSET 0) AS m OFFSET 0) AS t$sql$,
     headwater.captured_row(c), c.name || '.inserted', c.schema_version, l.log_id)
+  FROM headwater.log AS l
+$$;
+
+-- The statements for one changed row whose stream exists: the same as above, without its joins and
+-- sorts. Where they do not suit they fall through.
+CREATE FUNCTION headwater.capture_one(c headwater.captures, operation text) RETURNS text LANGUAGE sql STABLE AS $$
+  SELECT format(CASE operation
+    WHEN 'INSERT' THEN $sql$SELECT n.tenant, n.stream, n.data, n.exact INTO hw_tenant, hw_stream, hw_data, hw_exact FROM (SELECT %1$s FROM headwater_new AS r) AS n;
+      INSERT INTO headwater.streams AS s (tenant, stream, version, first_position)
+      SELECT hw_tenant, hw_stream, 1, greatest(p.last_value - 32, 0) FROM headwater.position_seq AS p
+      ON CONFLICT (tenant, stream) DO UPDATE SET version = s.version + 1 RETURNING s.version INTO hw_version;$sql$
+    WHEN 'UPDATE' THEN $sql$SELECT n.tenant, n.stream, n.data, n.exact, o.data, o.tenant = n.tenant AND o.stream = n.stream, o.exact = n.exact
+        INTO hw_tenant, hw_stream, hw_data, hw_exact, hw_old, hw_same_stream, hw_same_exact
+      FROM (SELECT %1$s FROM headwater_new AS r) AS n, (SELECT %1$s FROM headwater_old AS r) AS o;
+      IF hw_same_stream THEN
+        IF hw_old = hw_data AND hw_same_exact THEN
+          RETURN NULL;
+        END IF;
+        hw_data := hw_data || jsonb_build_object('before', hw_old - %4$s);
+        UPDATE headwater.streams AS s SET version = s.version + 1 WHERE s.tenant = hw_tenant AND s.stream = hw_stream RETURNING s.version INTO hw_version;
+      END IF;$sql$
+    ELSE $sql$SELECT o.tenant, o.stream, o.data, o.exact INTO hw_tenant, hw_stream, hw_data, hw_exact FROM (SELECT %1$s FROM headwater_old AS r) AS o;
+      UPDATE headwater.streams AS s SET version = s.version + 1 WHERE s.tenant = hw_tenant AND s.stream = hw_stream RETURNING s.version INTO hw_version;$sql$
+    END || $sql$
+      IF hw_version IS NOT NULL THEN
+        hw_position := nextval('headwater.position_seq');
+        INSERT INTO headwater.events (position, tenant, stream, version, type, schema_version, id, recorded_at, data, metadata)
+        VALUES (hw_position, hw_tenant, hw_stream, hw_version, %2$L, %3$s, headwater.event_id(headwater.id_prefix(%5$L, clock_timestamp()), hw_position),
+                clock_timestamp(), hw_data, hw_exact);
+        RETURN NULL;
+      END IF;$sql$, headwater.captured_row(c), c.name || CASE operation WHEN 'INSERT' THEN '.inserted' WHEN 'UPDATE' THEN '.updated' ELSE '.deleted' END,
+    c.schema_version, headwater.unchanged_fields(c, 'hw_old', 'hw_data'), l.log_id)
   FROM headwater.log AS l
 $$;
 
@@ -343,16 +375,19 @@ BEGIN
   FOREACH operation IN ARRAY ARRAY['INSERT', 'UPDATE', 'DELETE'] LOOP
     arms := arms || format($arm$
   WHEN %L THEN
-    SELECT count(*), headwater.table_shape(%s) = %L INTO hw_rows, hw_known FROM (SELECT FROM headwater_%s LIMIT 1) AS r;
+    SELECT count(*), headwater.table_shape(%s) = %L INTO hw_rows, hw_known FROM (SELECT FROM headwater_%s LIMIT 2) AS r;
     IF hw_rows = 0 THEN
       RETURN NULL;
     END IF;%s
+    IF hw_known AND hw_rows = 1 THEN
+      %s
+    END IF;
     IF hw_known THEN
       %s;
       RETURN NULL;
     END IF;$arm$, operation, c.relation, c.shape, CASE operation WHEN 'DELETE' THEN 'old' ELSE 'new' END,
       CASE WHEN operation <> 'DELETE' AND enums IS NOT NULL THEN format(E'\n    IF hw_known THEN\n      hw_known := NOT EXISTS (SELECT FROM headwater_new AS r WHERE NOT (%s));\n    END IF;', enums) END,
-      headwater.capture_statement(c, operation));
+      headwater.capture_one(c, operation), headwater.capture_statement(c, operation));
   END LOOP;
   EXECUTE format('CREATE OR REPLACE FUNCTION headwater_captures.%I() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER %s AS %L',
     'changes_' || c.id, settings, format($body$
@@ -360,6 +395,15 @@ BEGIN
 DECLARE
   hw_rows bigint;
   hw_known boolean;
+  hw_tenant text;
+  hw_stream text;
+  hw_data jsonb;
+  hw_exact jsonb;
+  hw_old jsonb;
+  hw_same_stream boolean;
+  hw_same_exact boolean;
+  hw_version int;
+  hw_position bigint;
 BEGIN
   CASE TG_OP%s
   ELSE
