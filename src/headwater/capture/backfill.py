@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
 import time
 from collections.abc import AsyncIterator
 
 import msgspec
+import psycopg
 
 from headwater.capture.tables import SQL, Captured
 from headwater.log.database import Database
@@ -13,6 +16,7 @@ from headwater.log.failures import translated
 
 MAX_ROWS = 20_000
 _STEP_SECONDS = 0.25
+_LOCK_MILLISECONDS = "300"
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -43,18 +47,32 @@ async def backfill(operator: Database, captured: Captured) -> AsyncIterator[Prog
     began = time.monotonic()
     while more:
         started = time.monotonic()
-        async with operator.transaction() as connection:
-            with translated():
-                cursor = await connection.execute(
-                    SQL["capture.backfill"], {"id": captured.id, "max_rows": max_rows}
-                )
-                row = await cursor.fetchone()
-                assert row is not None
-                more = row[2]
-                cursor = await connection.execute(SQL["capture.progress"], {"id": captured.id})
-                known = await cursor.fetchone()
-        seen += row[0]
+        try:
+            rows, more, known = await _step(operator, captured.id, max_rows)
+        except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
+            max_rows = max(100, max_rows // 2)
+            await asyncio.sleep(random.uniform(0.05, 0.2))  # noqa: S311
+            continue
+        seen += rows
         seconds = time.monotonic() - started
         max_rows = max(100, min(MAX_ROWS, int(max_rows * _STEP_SECONDS / max(seconds, 0.01))))
-        assert known is not None
         yield Progress(known[0], known[1], seen / (time.monotonic() - began))
+
+
+async def _step(
+    operator: Database, capture_id: int, max_rows: int
+) -> tuple[int, bool, tuple[int, int]]:
+    async with operator.transaction() as connection:
+        with translated():
+            # A step that meets a writer's new stream waits for that writer, who may come to wait for
+            # the step: it gives up well before Postgres, after a second, would end one of them.
+            await connection.execute(SQL["capture.lock_timeout"], {"milliseconds": _LOCK_MILLISECONDS})
+            cursor = await connection.execute(
+                SQL["capture.backfill"], {"id": capture_id, "max_rows": max_rows}
+            )
+            row = await cursor.fetchone()
+            cursor = await connection.execute(SQL["capture.progress"], {"id": capture_id})
+            known = await cursor.fetchone()
+    assert row is not None
+    assert known is not None
+    return row[0], row[2], (known[0], known[1])

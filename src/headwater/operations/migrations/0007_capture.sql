@@ -125,23 +125,28 @@ LANGUAGE sql STABLE AS $$
   ORDER BY a.attnum
 $$;
 
--- A column's value as jsonb_build_object takes it, over the SQL expression `at`.
-CREATE FUNCTION headwater.value_of(kind text, element text, at text, large int DEFAULT NULL) RETURNS text
+-- A column's value as jsonb_build_object takes it, over the SQL expression `at`; `within` brings it
+-- within what its schema allows.
+CREATE FUNCTION headwater.value_of(kind text, element text, at text, large int, within boolean) RETURNS text
 LANGUAGE sql IMMUTABLE AS $$
-  SELECT CASE kind
-    WHEN 'decimal' THEN format('%s::numeric::text', at)
-    WHEN 'float' THEN format('CASE WHEN abs(%1$s::float8) <= 1.7e308 THEN %1$s END', at)
-    WHEN 'moment' THEN format('CASE WHEN %1$s IS NOT NULL THEN least(greatest(%1$s, ''0001-01-01T00:00:00Z''::timestamptz), ''9999-12-31T23:59:59.999999Z''::timestamptz) END', at)
-    WHEN 'date' THEN format('CASE WHEN %1$s IS NOT NULL THEN least(greatest(%1$s, ''0001-01-01''::date), ''9999-12-31''::date) END', at)
-    WHEN 'enum' THEN format('%s::text', at)
-    WHEN 'json_text' THEN format(CASE WHEN large IS NULL THEN 'headwater.json_of(%1$s)' ELSE 'CASE WHEN octet_length(%1$s::text) > %2$s THEN to_jsonb(headwater.digest_of(%1$s::text)) ELSE headwater.json_of(%1$s) END' END, at, large)
-    WHEN 'json' THEN format(CASE WHEN large IS NULL THEN '%1$s::jsonb' ELSE 'CASE WHEN pg_column_size(%1$s) > %2$s THEN to_jsonb(headwater.digest_of(%1$s::text)) ELSE %1$s::jsonb END' END, at, large)
-    WHEN 'bytes' THEN format(CASE WHEN large IS NULL THEN 'translate(encode(%1$s, ''base64''), E''\n'', '''')'
-      ELSE 'CASE WHEN octet_length(%1$s) > %2$s * 3 / 4 THEN ''sha256:'' || encode(sha256(%1$s), ''hex'') ELSE translate(encode(%1$s, ''base64''), E''\n'', '''') END' END, at, large)
-    WHEN 'array' THEN format('CASE WHEN pg_column_size(%1$s) > %2$s THEN ''[]'' WHEN %1$s IS NOT NULL THEN (SELECT coalesce(jsonb_agg(%3$s), ''[]'') FROM unnest(%1$s) AS u(x)) END',
-      at, large, headwater.value_of(element, NULL, 'u.x'))
-    WHEN 'text' THEN format(CASE WHEN large IS NULL THEN '%1$s::text' ELSE 'CASE WHEN octet_length(%1$s::text) > %2$s THEN headwater.digest_of(%1$s::text) ELSE %1$s::text END' END, at, large)
-    WHEN 'other' THEN format(CASE WHEN large IS NULL THEN '%1$s::text' ELSE 'CASE WHEN octet_length(%1$s::text) > %2$s THEN headwater.digest_of(%1$s::text) ELSE %1$s::text END' END, at, large)
+  SELECT CASE
+    WHEN kind = 'array' THEN format(CASE WHEN large IS NULL THEN '' ELSE 'CASE WHEN pg_column_size(%1$s) > %2$s THEN ''[]'' ELSE ' END
+      || 'CASE WHEN %1$s IS NOT NULL THEN (SELECT coalesce(jsonb_agg(%3$s), ''[]'') FROM unnest(%1$s) AS u(x)) END' || CASE WHEN large IS NULL THEN '' ELSE ' END' END,
+      at, large, headwater.value_of(element, NULL, 'u.x', NULL, within))
+    WHEN within AND kind = 'float' THEN format('CASE WHEN abs(%1$s::float8) <= 1.7e308 THEN %1$s END', at)
+    WHEN within AND kind = 'moment' THEN format('CASE WHEN %1$s IS NOT NULL THEN least(greatest(%1$s, ''0001-01-01T00:00:00Z''::timestamptz), ''9999-12-31T23:59:59.999999Z''::timestamptz) END', at)
+    WHEN within AND kind = 'date' THEN format('CASE WHEN %1$s IS NOT NULL THEN least(greatest(%1$s, ''0001-01-01''::date), ''9999-12-31''::date) END', at)
+    WHEN large IS NOT NULL THEN format(CASE kind
+        WHEN 'json' THEN 'CASE WHEN pg_column_size(%1$s) > %2$s THEN to_jsonb(headwater.digest_of(%1$s::text)) ELSE %3$s END'
+        WHEN 'json_text' THEN 'CASE WHEN octet_length(%1$s::text) > %2$s THEN to_jsonb(headwater.digest_of(%1$s::text)) ELSE %3$s END'
+        WHEN 'bytes' THEN 'CASE WHEN octet_length(%1$s) > %2$s * 3 / 4 THEN ''sha256:'' || encode(sha256(%1$s), ''hex'') ELSE %3$s END'
+        ELSE 'CASE WHEN octet_length(%1$s::text) > %2$s THEN headwater.digest_of(%1$s::text) ELSE %3$s END' END,
+      at, large, headwater.value_of(kind, NULL, at, NULL, within))
+    WHEN kind = 'decimal' THEN at || '::numeric::text'
+    WHEN kind IN ('enum', 'text', 'other') THEN at || '::text'
+    WHEN kind = 'json' THEN at || '::jsonb'
+    WHEN kind = 'json_text' THEN format('headwater.json_of(%s)', at)
+    WHEN kind = 'bytes' THEN format('translate(encode(%s, ''base64''), E''\n'', '''')', at)
     ELSE at END
 $$;
 
@@ -193,33 +198,40 @@ CREATE FUNCTION headwater.key_of_row(c headwater.captures) RETURNS text LANGUAGE
         FROM unnest(c.key) WITH ORDINALITY AS o(number, n) JOIN headwater.captured_columns(c) AS k ON k.number = o.number) AS k(parts)
 $$;
 
--- What a row r of the table becomes, as a select list: tenant, stream, data, exact. `exact` holds what
--- the data cannot say: a digest of a value too large, the text of an infinite moment.
-CREATE FUNCTION headwater.captured_row(c headwater.captures) RETURNS text LANGUAGE plpgsql STABLE AS $$
-DECLARE
-  columns headwater.captured_column[] := ARRAY(SELECT k FROM headwater.captured_columns(c) AS k);
-  large_bytes int := 1048576 / (1 + cardinality(ARRAY(SELECT 1 FROM unnest(columns) AS k WHERE k.large)));
-  key text := headwater.key_of_row(c);
-  data text;
-  exact record;
-BEGIN
-  SELECT string_agg(g.chunk, ' || ' ORDER BY g.n) INTO data
+-- The data of a row r: its values as they are, or brought within what the schema allows.
+CREATE FUNCTION headwater.captured_data(c headwater.captures, key text, large_bytes int, within boolean) RETURNS text LANGUAGE sql STABLE AS $$
+  SELECT string_agg(g.chunk, ' || ' ORDER BY g.n)
   FROM (SELECT f.n / 40 AS n, 'jsonb_build_object(' || string_agg(f.pair, ', ' ORDER BY f.n) || ')' AS chunk
         FROM (SELECT 0 AS n, format('''key'', %s', key) AS pair WHERE headwater.natural_key(c) IS NULL
-              UNION ALL SELECT k.ord, format('%L, %s', k.field, headwater.value_of(k.kind, k.element, format('r.%I', k.name), CASE WHEN k.large THEN large_bytes END))
-              FROM unnest(columns) WITH ORDINALITY AS k(number, name, field, kind, element, labels, nullable, large, ord)) AS f
-        GROUP BY 1) AS g;
-  SELECT string_agg(x.condition, ' OR ') AS conditions,
-         string_agg(format('CASE WHEN %s THEN jsonb_build_object(%L, %s) ELSE ''{}'' END', x.condition, x.field, x.text), ' || ') AS fields INTO exact
+              UNION ALL SELECT k.ord, format('%L, %s', k.field, headwater.value_of(k.kind, k.element, format('r.%I', k.name), CASE WHEN within AND k.large THEN large_bytes END, within))
+              FROM headwater.captured_columns(c) WITH ORDINALITY AS k(number, name, field, kind, element, labels, nullable, large, ord)) AS f
+        GROUP BY 1) AS g
+$$;
+
+-- What a row r of the table becomes, as a select list: tenant, stream, data, exact. `exact` holds what
+-- the data cannot say: a digest of a value too large, the text of an infinite moment. Rows that need
+-- it are rare and costly to describe: `brief` gives them no data at all.
+CREATE FUNCTION headwater.captured_row(c headwater.captures, brief boolean DEFAULT false) RETURNS text LANGUAGE plpgsql STABLE AS $$
+DECLARE
+  large_bytes int := (SELECT 1048576 / (1 + count(*) FILTER (WHERE k.large)) FROM headwater.captured_columns(c) AS k);
+  key text := headwater.key_of_row(c);
+  plain text := headwater.captured_data(c, key, large_bytes, false);
+  condition text;
+  fields text;
+BEGIN
+  SELECT string_agg(x.condition, ' OR '), string_agg(format('CASE WHEN %s THEN jsonb_build_object(%L, %s) ELSE ''{}'' END', x.condition, x.field, x.text), ' || ')
+  INTO condition, fields
   FROM (SELECT k.field, headwater.inexact_when(k.kind, k.element, format('r.%I', k.name), CASE WHEN k.large THEN large_bytes END) AS condition,
                headwater.exact_of(k.kind, format('r.%I', k.name), large_bytes) AS text
-        FROM unnest(columns) AS k) AS x WHERE x.condition IS NOT NULL;
-  RETURN format('%s AS tenant, %L || %s AS stream, %s AS data, %s AS exact',
+        FROM headwater.captured_columns(c) AS k) AS x WHERE x.condition IS NOT NULL;
+  RETURN format('%s AS tenant, %L || %s AS stream, ',
     CASE c.tenant_from WHEN 'fixed' THEN format('%L::text', c.tenant) WHEN 'session' THEN '(SELECT headwater.session_tenant())'
       ELSE (SELECT format('headwater.captured_tenant(r.%I::text)', a.attname) FROM pg_attribute AS a WHERE a.attrelid = c.relation AND a.attnum = c.tenant_column) END,
-    replace(c.name, '.', '-') || '/', key, data,
-    CASE WHEN exact.conditions IS NULL THEN '''{}''::jsonb'
-      ELSE format('CASE WHEN %s THEN jsonb_build_object(''exact'', %s) ELSE ''{}''::jsonb END', exact.conditions, exact.fields) END);
+    replace(c.name, '.', '-') || '/', key) || CASE
+    WHEN condition IS NULL THEN format('%s AS data, ''{}''::jsonb AS exact', plain)
+    WHEN brief THEN format('CASE WHEN %s THEN NULL ELSE %s END AS data, ''{}''::jsonb AS exact', condition, plain)
+    ELSE format('CASE WHEN %1$s THEN %2$s ELSE %3$s END AS data, CASE WHEN %1$s THEN jsonb_build_object(''exact'', %4$s) ELSE ''{}'' END AS exact',
+                condition, headwater.captured_data(c, key, large_bytes, true), plain, fields) END;
 END
 $$;
 
@@ -294,21 +306,25 @@ $$;
 CREATE FUNCTION headwater.capture_one(c headwater.captures, operation text) RETURNS text LANGUAGE sql STABLE AS $$
   SELECT format(CASE operation
     WHEN 'INSERT' THEN $sql$SELECT n.tenant, n.stream, n.data, n.exact INTO hw_tenant, hw_stream, hw_data, hw_exact FROM (SELECT %1$s FROM headwater_new AS r) AS n;
-      INSERT INTO headwater.streams AS s (tenant, stream, version, first_position)
-      SELECT hw_tenant, hw_stream, 1, greatest(p.last_value - 32, 0) FROM headwater.position_seq AS p
-      ON CONFLICT (tenant, stream) DO UPDATE SET version = s.version + 1 RETURNING s.version INTO hw_version;$sql$
-    WHEN 'UPDATE' THEN $sql$SELECT n.tenant, n.stream, n.data, n.exact, o.data, o.tenant = n.tenant AND o.stream = n.stream, o.exact = n.exact
-        INTO hw_tenant, hw_stream, hw_data, hw_exact, hw_old, hw_same_stream, hw_same_exact
+      IF hw_data IS NOT NULL THEN
+        INSERT INTO headwater.streams AS s (tenant, stream, version, first_position)
+        SELECT hw_tenant, hw_stream, 1, greatest(p.last_value - 32, 0) FROM headwater.position_seq AS p
+        ON CONFLICT (tenant, stream) DO UPDATE SET version = s.version + 1 RETURNING s.version INTO hw_version;
+      END IF;$sql$
+    WHEN 'UPDATE' THEN $sql$SELECT n.tenant, n.stream, n.data, n.exact, o.data, o.tenant = n.tenant AND o.stream = n.stream AND o.data IS NOT NULL AND n.data IS NOT NULL
+        INTO hw_tenant, hw_stream, hw_data, hw_exact, hw_old, hw_suits
       FROM (SELECT %1$s FROM headwater_new AS r) AS n, (SELECT %1$s FROM headwater_old AS r) AS o;
-      IF hw_same_stream THEN
-        IF hw_old = hw_data AND hw_same_exact THEN
+      IF hw_suits THEN
+        IF hw_old = hw_data THEN
           RETURN NULL;
         END IF;
         hw_data := hw_data || jsonb_build_object('before', hw_old - %4$s);
         UPDATE headwater.streams AS s SET version = s.version + 1 WHERE s.tenant = hw_tenant AND s.stream = hw_stream RETURNING s.version INTO hw_version;
       END IF;$sql$
     ELSE $sql$SELECT o.tenant, o.stream, o.data, o.exact INTO hw_tenant, hw_stream, hw_data, hw_exact FROM (SELECT %1$s FROM headwater_old AS r) AS o;
-      UPDATE headwater.streams AS s SET version = s.version + 1 WHERE s.tenant = hw_tenant AND s.stream = hw_stream RETURNING s.version INTO hw_version;$sql$
+      IF hw_data IS NOT NULL THEN
+        UPDATE headwater.streams AS s SET version = s.version + 1 WHERE s.tenant = hw_tenant AND s.stream = hw_stream RETURNING s.version INTO hw_version;
+      END IF;$sql$
     END || $sql$
       IF hw_version IS NOT NULL THEN
         hw_position := nextval('headwater.position_seq');
@@ -316,7 +332,7 @@ CREATE FUNCTION headwater.capture_one(c headwater.captures, operation text) RETU
         VALUES (hw_position, hw_tenant, hw_stream, hw_version, %2$L, %3$s, headwater.event_id(headwater.id_prefix(%5$L, clock_timestamp()), hw_position),
                 clock_timestamp(), hw_data, hw_exact);
         RETURN NULL;
-      END IF;$sql$, headwater.captured_row(c), c.name || CASE operation WHEN 'INSERT' THEN '.inserted' WHEN 'UPDATE' THEN '.updated' ELSE '.deleted' END,
+      END IF;$sql$, headwater.captured_row(c, brief => true), c.name || CASE operation WHEN 'INSERT' THEN '.inserted' WHEN 'UPDATE' THEN '.updated' ELSE '.deleted' END,
     c.schema_version, headwater.unchanged_fields(c, 'hw_old', 'hw_data'), l.log_id)
   FROM headwater.log AS l
 $$;
@@ -400,8 +416,7 @@ DECLARE
   hw_data jsonb;
   hw_exact jsonb;
   hw_old jsonb;
-  hw_same_stream boolean;
-  hw_same_exact boolean;
+  hw_suits boolean;
   hw_version int;
   hw_position bigint;
 BEGIN
