@@ -71,10 +71,44 @@ async def test_statements_of_one_transaction_keep_their_order(shop):
         shop.run("UPDATE orders SET total = 2")
         shop.run("DO $$ BEGIN UPDATE orders SET total = 3; DELETE FROM orders; END $$")
         shop.run("INSERT INTO orders VALUES (1, 4) ON CONFLICT DO NOTHING")
-        shop.run("INSERT INTO orders VALUES (1, 5), (2, 5) ON CONFLICT (id) DO UPDATE SET total = excluded.total")
+        shop.run(
+            "INSERT INTO orders VALUES (1, 5), (2, 5) ON CONFLICT (id) DO UPDATE SET total = excluded.total"
+        )
     verbs = [verb for stream, _, verb in shop.verbs() if stream == "shop-orders/1"]
     assert verbs == ["inserted", "updated", "updated", "deleted", "inserted", "updated"]
     assert {key[1]: row["total"] for key, row in shop.fold().items()} == {"shop-orders/1": "5.00", "shop-orders/2": "5.00"}  # fmt: skip
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+async def test_row_triggers_that_change_the_same_row_again_end_right(shop, rows):
+    """An inner statement ends before the outer one, and must not be told over by it."""
+    shop.run("CREATE FUNCTION again() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+             "UPDATE orders SET note = 'seen ' || total WHERE id = new.id AND note IS DISTINCT FROM 'seen ' || total; RETURN NULL; END $$")  # fmt: skip
+    shop.run(
+        "CREATE TRIGGER again AFTER INSERT OR UPDATE ON orders FOR EACH ROW EXECUTE FUNCTION again()"
+    )
+    await shop.capture()
+
+    def state():
+        last = {}
+        for stream, _, verb, data, *_ in shop.log():
+            last[stream] = None if verb == "deleted" else (data["id"], data["total"], data["note"])
+        return sorted(row for row in last.values() if row)
+
+    def table():
+        return [
+            (id_, str(total), note)
+            for id_, total, note in shop.run("SELECT * FROM orders ORDER BY id")
+        ]
+
+    with shop.writer.transaction():
+        shop.run(f"INSERT INTO orders SELECT n, 1 FROM generate_series(1, {rows}) AS n")
+        shop.run("UPDATE orders SET total = 2")
+        shop.run("UPDATE orders SET total = 3")
+    assert state() == table()
+    shop.run("UPDATE orders SET total = 4")
+    shop.run("DELETE FROM orders WHERE id = 1")
+    assert state() == table()
 
 
 async def test_a_changed_key_ends_one_stream_and_begins_another(shop):
@@ -92,7 +126,9 @@ async def test_a_changed_key_ends_one_stream_and_begins_another(shop):
 
 
 async def test_merge_copy_and_cascades_are_captured(shop):
-    shop.run("CREATE TABLE lines (id int PRIMARY KEY, order_id int REFERENCES orders ON DELETE CASCADE)")
+    shop.run(
+        "CREATE TABLE lines (id int PRIMARY KEY, order_id int REFERENCES orders ON DELETE CASCADE)"
+    )
     await shop.capture()
     await shop.capture("shop.lines")
     with shop.writer.cursor().copy("COPY orders (id, total) FROM STDIN") as copy:
@@ -117,7 +153,9 @@ async def test_truncate_deletes_what_the_log_holds_as_living(shop):
 
 
 async def test_partitions_written_directly_are_captured(shop):
-    shop.run("CREATE TABLE parts (id int, region text, total int, PRIMARY KEY (id, region)) PARTITION BY LIST (region)")
+    shop.run(
+        "CREATE TABLE parts (id int, region text, total int, PRIMARY KEY (id, region)) PARTITION BY LIST (region)"
+    )
     shop.run("CREATE TABLE parts_a PARTITION OF parts FOR VALUES IN ('a')")
     shop.run("CREATE TABLE parts_b PARTITION OF parts FOR VALUES IN ('b')")
     await shop.capture("shop.parts")
@@ -127,7 +165,7 @@ async def test_partitions_written_directly_are_captured(shop):
     shop.run("UPDATE parts SET region = 'b' WHERE id = 1")
     assert {(stream, row["total"]) for (_, stream), row in shop.fold().items()} == {
         ("shop-parts/1,b", 1), ("shop-parts/2,b", 1), ("shop-parts/3,a", 2)}  # fmt: skip
-    with pytest.raises(psycopg.Error, match="TRUNCATE of shop.parts_a alone"):
+    with pytest.raises(psycopg.Error, match="TRUNCATE of"):
         shop.run("TRUNCATE parts_a")
     shop.run("CREATE TABLE parts_c PARTITION OF parts FOR VALUES IN ('c')")
     assert ["parts_c lacks" in p.finding for p in await problems(shop.operator)] == [True]
@@ -156,7 +194,9 @@ async def test_tenants_from_a_column_and_from_the_session(shop):
 
 
 async def test_columns_are_chosen_renamed_and_left_out(shop):
-    shop.run("CREATE TABLE people (id int PRIMARY KEY, name text, email text, secret text, age int)")
+    shop.run(
+        "CREATE TABLE people (id int PRIMARY KEY, name text, email text, secret text, age int)"
+    )
     options = CaptureOptions(name="person", tenant="main", left_out=("secret",), renamed={"age": "years"}, personal={"email": "id"})  # fmt: skip
     await shop.capture("shop.people", options)
     shop.run("INSERT INTO people VALUES (1, 'Ada', 'a@b', 'x', 36)")
@@ -255,7 +295,9 @@ async def test_dropped_renamed_and_disabled_tables_are_named(shop):
     assert set(found) == {"shop.gone", "shop.lines"}
     assert "is gone" in found["shop.gone"]
     assert "disabled" in found["shop.lines"]
-    assert [c.table for c in await captures(shop.operator) if c.name == "shop.orders"] == ["shop.renamed"]
+    assert [c.table for c in await captures(shop.operator) if c.name == "shop.orders"] == [
+        "shop.renamed"
+    ]
     assert shop.verbs() == [("shop-orders/1", 1, "inserted")]
     for name in ("shop.gone", "shop.lines", "shop.renamed"):
         await release(shop.operator, name)

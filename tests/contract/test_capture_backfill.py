@@ -68,7 +68,10 @@ async def test_writers_and_backfill_together_tell_one_story(shop):
         for writer in writers:
             writer.join()
     assert failures == []
-    table = {f"shop-orders/{id_}": (str(total), note) for id_, total, note in shop.run("SELECT * FROM orders")}
+    table = {
+        f"shop-orders/{id_}": (str(total), note)
+        for id_, total, note in shop.run("SELECT * FROM orders")
+    }
     fold = {stream: (row["total"], row["note"]) for (_, stream), row in shop.fold().items()}
     assert fold == table
     assert shop.misfits() == []
@@ -84,9 +87,15 @@ async def test_rows_changed_before_their_turn_are_told_of_as_they_were(shop):
     shop.run("UPDATE orders SET id = 10000 WHERE id = 5")
     async for _ in backfill(shop.operator, captured):
         pass
-    assert sorted(shop.verbs())[:2] == [("shop-orders/1", 1, "inserted"), ("shop-orders/1", 2, "updated")]
+    assert sorted(shop.verbs())[:2] == [
+        ("shop-orders/1", 1, "inserted"),
+        ("shop-orders/1", 2, "updated"),
+    ]
     assert len(shop.fold()) == ROWS - 1
-    assert all(e[4] == {"backfill": True} for e in shop.log("version = 1 AND stream <> 'shop-orders/10000'"))
+    assert all(
+        e[4] == {"backfill": True}
+        for e in shop.log("version = 1 AND stream <> 'shop-orders/10000'")
+    )
 
 
 async def test_a_backfill_goes_on_where_it_was_stopped(shop):
@@ -123,7 +132,9 @@ async def test_without_a_backfill_a_row_is_told_of_when_it_changes(shop):
 
 async def test_keys_of_several_columns_and_kinds_are_walked_through(shop):
     shop.run("CREATE TABLE parts (at timestamptz, code text, n numeric, PRIMARY KEY (code, at, n))")
-    shop.run("INSERT INTO parts SELECT now() - make_interval(secs => n % 7), 'c ' || n % 11, n / 3.0 FROM generate_series(1, 1500) AS n")
+    shop.run(
+        "INSERT INTO parts SELECT now() - make_interval(secs => n % 7), 'c ' || n % 11, n / 3.0 FROM generate_series(1, 1500) AS n"
+    )
     captured = await capture(shop.operator, "shop.parts", MAIN)
     async for _ in backfill(shop.operator, captured):
         pass
@@ -131,7 +142,9 @@ async def test_keys_of_several_columns_and_kinds_are_walked_through(shop):
 
 
 def test_the_command_line_captures_resumes_shows_and_releases(database18, tmp_path):
-    with psycopg.connect(database18.url, autocommit=True, options="-c role=headwater_app") as writer:
+    with psycopg.connect(
+        database18.url, autocommit=True, options="-c role=headwater_app"
+    ) as writer:
         writer.execute("CREATE SCHEMA shop")
         writer.execute("CREATE TABLE shop.orders (id int PRIMARY KEY, total numeric NOT NULL)")
         writer.execute("INSERT INTO shop.orders SELECT n, n FROM generate_series(1, 100) AS n")
@@ -146,11 +159,15 @@ def test_the_command_line_captures_resumes_shows_and_releases(database18, tmp_pa
         return done.stdout + done.stderr
 
     assert "Exactly one source" in run("capture", "shop.orders", exits=2)
-    assert "backfilled 100 rows" in run("capture", "shop.orders", "--tenant", "main", "--as", "order")
+    assert "backfilled 100 rows" in run(
+        "capture", "shop.orders", "--tenant", "main", "--as", "order"
+    )
     assert "captured already" in run("capture", "shop.orders", "--tenant", "main", exits=2)
     assert "captured already" in run("capture", "shop.orders", exits=2)
     with database18.admin() as admin:
-        admin.execute("UPDATE headwater.captures SET state = 'backfilling', backfilled_upto = '{50}'")
+        admin.execute(
+            "UPDATE headwater.captures SET state = 'backfilling', backfilled_upto = '{50}'"
+        )
     assert "backfill is not finished" in run("doctor", exits=1)
     assert "goes on with the backfill" in run("capture", "shop.orders")
     assert '"capture":"order"' in run("captures", "--json")

@@ -83,7 +83,9 @@ async def test_every_type_is_mapped_exactly(shop):
 async def test_event_classes_from_the_registry_have_its_very_schemas(shop):
     shop.run(EVERYTHING)
     await shop.capture("shop.everything")
-    shop.run("INSERT INTO everything (id, yes, amount, ratio, at, name) VALUES (1, true, 1.5, 2, now(), 'x')")
+    shop.run(
+        "INSERT INTO everything (id, yes, amount, ratio, at, name) VALUES (1, true, 1.5, 2, now(), 'x')"
+    )
     shop.run("UPDATE everything SET amount = 'NaN', at = 'infinity'")
     generated = {EventType.of(c).name: EventType.of(c) for c in classes(shop)}
     for known in registered(shop):
@@ -102,7 +104,9 @@ async def test_an_odd_value_never_stops_the_writer(shop, column):
     shop.run(EVERYTHING)
     await shop.capture("shop.everything")
     literal, stored, exact = ODD[column]
-    shop.run("INSERT INTO everything (id, yes, amount, ratio, at, name) SELECT n, true, 1, 1, now(), 'x' FROM generate_series(1, 3) AS n")
+    shop.run(
+        "INSERT INTO everything (id, yes, amount, ratio, at, name) SELECT n, true, 1, 1, now(), 'x' FROM generate_series(1, 3) AS n"
+    )
     shop.run(f"UPDATE everything SET {column} = {literal} WHERE id = 1")  # one row
     shop.run(f"UPDATE everything SET {column} = {literal} WHERE id > 1")  # several
     for *_, data, metadata, _, _ in shop.log("type LIKE '%updated'"):
@@ -114,14 +118,20 @@ async def test_an_odd_value_never_stops_the_writer(shop, column):
 
 
 async def test_large_values_are_recorded_by_digest(shop):
-    shop.run("CREATE TABLE files (id int PRIMARY KEY, body text NOT NULL, image bytea, doc jsonb, tags text[])")
+    shop.run(
+        "CREATE TABLE files (id int PRIMARY KEY, body text NOT NULL, image bytea, doc jsonb, tags text[])"
+    )
     await shop.capture("shop.files")
     shop.run("INSERT INTO files VALUES (1, repeat('x', 2000000), decode(repeat('00', 2000000), 'hex'), "
              "(SELECT jsonb_agg(md5(n::text)) FROM generate_series(1, 50000) AS n), (SELECT array_agg(md5(n::text)) FROM generate_series(1, 50000) AS n))")  # fmt: skip
     shop.run("UPDATE files SET body = body || 'y'")
     (_, _, _, first, metadata, *_), (_, _, _, second, *_) = shop.log()
     assert first["body"].startswith("sha256:")
-    assert first["body"] != second["body"] == metadata["exact"]["body"].replace(first["body"], second["body"])
+    assert (
+        first["body"]
+        != second["body"]
+        == metadata["exact"]["body"].replace(first["body"], second["body"])
+    )
     assert first["tags"] == []
     assert set(metadata["exact"]) == {"body", "image", "doc", "tags"}
     assert shop.misfits() == []
@@ -174,7 +184,11 @@ async def test_an_altered_table_goes_on_under_the_next_version(shop, change):
         other.execute("UPDATE t SET a = a WHERE id = 2")
         shop.run(f"ALTER TABLE t {change}")
         key = "number" if "number" in change else "id"
-        other.execute(f"INSERT INTO t ({key}, a) VALUES (3, NULL)" if "NOT NULL" not in change else "INSERT INTO t VALUES (3, 1, 'y')")
+        other.execute(
+            f"INSERT INTO t ({key}, a) VALUES (3, NULL)"
+            if "NOT NULL" not in change
+            else "INSERT INTO t VALUES (3, 1, 'y')"
+        )
         other.execute(f"DELETE FROM t WHERE {key} = 3")
         shop.run(f"DELETE FROM t WHERE {key} = 1")
     *_, last = shop.log()
@@ -204,7 +218,12 @@ async def test_new_and_renamed_enum_labels_are_noticed_by_their_first_use(shop):
     shop.run("UPDATE t SET mood = 'glad'")
     shop.run("ALTER TYPE mood RENAME VALUE 'sad' TO 'blue'")
     shop.run("INSERT INTO t VALUES (2, 'blue', '{blue}'), (3, NULL, NULL)")
-    assert [(e[3]["mood"], e[5]) for e in shop.log()] == [("sad", 1), ("glad", 2), ("blue", 3), (None, 3)]
+    assert [(e[3]["mood"], e[5]) for e in shop.log()] == [
+        ("sad", 1),
+        ("glad", 2),
+        ("blue", 3),
+        (None, 3),
+    ]
     assert shop.misfits() == []
 
 

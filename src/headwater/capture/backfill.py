@@ -66,7 +66,9 @@ async def _step(
         with translated():
             # A step that meets a writer's new stream waits for that writer, who may come to wait for
             # the step: it gives up well before Postgres, after a second, would end one of them.
-            await connection.execute(SQL["capture.lock_timeout"], {"milliseconds": _LOCK_MILLISECONDS})
+            await connection.execute(
+                SQL["capture.lock_timeout"], {"milliseconds": _LOCK_MILLISECONDS}
+            )
             cursor = await connection.execute(
                 SQL["capture.backfill"], {"id": capture_id, "max_rows": max_rows}
             )

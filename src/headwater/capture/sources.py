@@ -41,9 +41,7 @@ def typescript_source(types: Iterable[RegisteredType]) -> str:
     """A module of TypeScript types: each event's data, and a map from type names to them."""
     listed = list(types)
     parts = ["// Event types of the registry, written by `headwater types --typescript`.\n"]
-    parts += [
-        f"export type {_class_name(t.type)} = {_typescript(t.schema)};\n" for t in listed
-    ]
+    parts += [f"export type {_class_name(t.type)} = {_typescript(t.schema)};\n" for t in listed]
     names = [f"  {json.dumps(t.type)}: {_class_name(t.type)};" for t in listed]
     parts.append("export interface EventTypes {\n" + "\n".join(names) + "\n}\n")
     return "\n".join(parts)

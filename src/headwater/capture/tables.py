@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 import psycopg
@@ -91,7 +91,7 @@ async def release(operator: Database, name: str) -> str:
 
 async def _briefly_locked(
     operator: Database, statement: str, parameters: dict[str, str], table: str
-) -> tuple[object, ...]:
+) -> tuple[Any, ...]:
     for attempt in range(_ATTEMPTS):
         try:
             async with operator.transaction() as connection:
@@ -135,7 +135,9 @@ async def problems(operator: Database) -> list[Problem]:
             if now is None:
                 found.append(Problem(name, f"its table {was} is gone", f"headwater release {name}"))
             elif state == "broken":
-                remedy = f"headwater release {name}, mend the table, and capture it under another name."
+                remedy = (
+                    f"headwater release {name}, mend the table, and capture it under another name."
+                )
                 found.append(Problem(name, f"it has stopped: {detail}", remedy))
             elif disabled:
                 tables = sorted({entry.split(" ")[0] for entry in disabled})

@@ -267,13 +267,15 @@ CREATE FUNCTION headwater.changes_to_events(c headwater.captures) RETURNS text L
   FROM headwater.log AS l
 $$;
 
--- The one statement that appends what a statement on the table changed.
-CREATE FUNCTION headwater.capture_statement(c headwater.captures, operation text) RETURNS text LANGUAGE plpgsql STABLE AS $$
+-- The one statement that appends what a statement on the table changed. `checked` leaves out rows
+-- whose story has gone on: a row trigger of the table's own may change a row again, and that inner
+-- statement ends, and is told, before the outer one.
+CREATE FUNCTION headwater.capture_statement(c headwater.captures, operation text, checked boolean DEFAULT false) RETURNS text LANGUAGE plpgsql STABLE AS $$
 DECLARE
   old text := 'SELECT row_number() OVER () AS ord, ' || headwater.captured_row(c) || ' FROM headwater_old AS r';
   new text := 'SELECT row_number() OVER () AS ord, ' || headwater.captured_row(c) || ' FROM headwater_new AS r';
 BEGIN
-  RETURN 'WITH changes AS MATERIALIZED (' || CASE operation
+  RETURN 'WITH seen AS MATERIALIZED (' || CASE operation
     WHEN 'INSERT' THEN 'SELECT n.ord, n.tenant, n.stream, NULL::jsonb AS old, n.data AS new, NULL::jsonb AS old_exact, n.exact AS new_exact FROM ('
       || new || ') AS n'
     WHEN 'DELETE' THEN 'SELECT o.ord, o.tenant, o.stream, o.data AS old, NULL::jsonb AS new, o.exact AS old_exact, NULL::jsonb AS new_exact FROM ('
@@ -281,7 +283,11 @@ BEGIN
     ELSE 'SELECT coalesce(n.ord, o.ord) AS ord, tenant, stream, o.data AS old, n.data AS new, o.exact AS old_exact, n.exact AS new_exact FROM ('
       || old || ') AS o FULL JOIN (' || new
       || ') AS n USING (tenant, stream) WHERE o.data IS NULL OR n.data IS NULL OR o.data <> n.data OR o.exact <> n.exact' END
-    || ')' || headwater.changes_to_events(c);
+    || '), changes AS (SELECT * FROM seen' || CASE WHEN checked THEN format($sql$ AS s WHERE NOT EXISTS (
+      SELECT FROM (SELECT e.type, e.data - 'before' AS data FROM headwater.events AS e
+                   WHERE e.tenant = s.tenant AND e.stream = s.stream AND e.type IN (%L, %L, %L) ORDER BY e.version DESC LIMIT 1) AS l
+      WHERE CASE WHEN s.old IS NULL THEN l.type <> %3$L ELSE l.type = %3$L OR l.data <> s.old END)$sql$,
+      c.name || '.inserted', c.name || '.updated', c.name || '.deleted') ELSE '' END || ')' || headwater.changes_to_events(c);
 END
 $$;
 
@@ -394,16 +400,23 @@ BEGIN
     SELECT count(*), headwater.table_shape(%s) = %L INTO hw_rows, hw_known FROM (SELECT FROM headwater_%s LIMIT 2) AS r;
     IF hw_rows = 0 THEN
       RETURN NULL;
+    END IF;
+    IF pg_trigger_depth() > 1 AND hw_told < pg_trigger_depth() THEN
+      PERFORM set_config(%L, pg_trigger_depth()::text, true);
     END IF;%s
+    IF hw_known AND hw_told > pg_trigger_depth() THEN
+      %s;
+      RETURN NULL;
+    END IF;
     IF hw_known AND hw_rows = 1 THEN
       %s
     END IF;
     IF hw_known THEN
       %s;
       RETURN NULL;
-    END IF;$arm$, operation, c.relation, c.shape, CASE operation WHEN 'DELETE' THEN 'old' ELSE 'new' END,
+    END IF;$arm$, operation, c.relation, c.shape, CASE operation WHEN 'DELETE' THEN 'old' ELSE 'new' END, 'headwater.told_' || c.id,
       CASE WHEN operation <> 'DELETE' AND enums IS NOT NULL THEN format(E'\n    IF hw_known THEN\n      hw_known := NOT EXISTS (SELECT FROM headwater_new AS r WHERE NOT (%s));\n    END IF;', enums) END,
-      headwater.capture_one(c, operation), headwater.capture_statement(c, operation));
+      headwater.capture_statement(c, operation, checked => true), headwater.capture_one(c, operation), headwater.capture_statement(c, operation));
   END LOOP;
   EXECUTE format('CREATE OR REPLACE FUNCTION headwater_captures.%I() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER %s AS %L',
     'changes_' || c.id, settings, format($body$
@@ -419,16 +432,17 @@ DECLARE
   hw_suits boolean;
   hw_version int;
   hw_position bigint;
+  hw_told int := coalesce(nullif(current_setting(%3$L, true), '')::int, 0);  -- the deepest that has told in this transaction
 BEGIN
-  CASE TG_OP%s
+  CASE TG_OP%1$s
   ELSE
-    PERFORM headwater.capture_truncate(%s, TG_RELID);
+    PERFORM headwater.capture_truncate(%2$s, TG_RELID);
     RETURN NULL;
   END CASE;
   EXECUTE headwater.reshape_capture(%2$s, TG_RELID, TG_OP);
   RETURN NULL;
 END
-$body$, arms, c.id));
+$body$, arms, c.id, 'headwater.told_' || c.id));
   EXECUTE format('CREATE OR REPLACE FUNCTION headwater_captures.%I(anyarray) RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER %s AS %L',
     'existing_' || c.id, settings, format($body$
 #variable_conflict use_column
