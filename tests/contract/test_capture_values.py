@@ -99,22 +99,23 @@ async def test_event_classes_from_the_registry_have_its_very_schemas(shop):
     assert '"shop.everything.updated": ShopEverythingUpdated;' in script
 
 
-@pytest.mark.parametrize("column", ODD)
-async def test_an_odd_value_never_stops_the_writer(shop, column):
+async def test_odd_values_never_stop_the_writer(shop):
     shop.run(EVERYTHING)
     await shop.capture("shop.everything")
-    literal, stored, exact = ODD[column]
     shop.run(
-        "INSERT INTO everything (id, yes, amount, ratio, at, name) SELECT n, true, 1, 1, now(), 'x' FROM generate_series(1, 3) AS n"
+        "INSERT INTO everything (id, yes, amount, ratio, at, name) "
+        "SELECT n, true, 1, 1, now(), 'x' FROM generate_series(1, 3) AS n"
     )
-    shop.run(f"UPDATE everything SET {column} = {literal} WHERE id = 1")  # one row
-    shop.run(f"UPDATE everything SET {column} = {literal} WHERE id > 1")  # several
-    for *_, data, metadata, _, _ in shop.log("type LIKE '%updated'"):
-        assert data[column] == stored
-        assert metadata == ({} if exact is None else {"exact": {column: exact}})
+    for column, (literal, stored, exact) in ODD.items():
+        shop.run(f"UPDATE everything SET {column} = {literal} WHERE id = 1")  # one row
+        shop.run(f"UPDATE everything SET {column} = {literal} WHERE id > 1")  # several
+        told = shop.log("type LIKE '%updated'")[-3:]
+        assert len({stream for stream, *_ in told}) == 3, column
+        for _, _, _, data, metadata, *_ in told:
+            assert data[column] == stored, column
+            assert metadata.get("exact", {}).get(column) == exact, column
     assert len(shop.fold()) == 3
-    misfits = shop.misfits()
-    assert [m for m in misfits if column != "amount"] == []  # NaN is what Decimal and numeric read
+    assert {verdict.split(" field ")[1].split(" ")[0] for *_, verdict in shop.misfits()} == {"amount"}
 
 
 async def test_large_values_are_recorded_by_digest(shop):
