@@ -115,7 +115,9 @@ async def test_odd_values_never_stop_the_writer(shop):
             assert data[column] == stored, column
             assert metadata.get("exact", {}).get(column) == exact, column
     assert len(shop.fold()) == 3
-    assert {verdict.split(" field ")[1].split(" ")[0] for *_, verdict in shop.misfits()} == {"amount"}
+    assert {verdict.split(" field ")[1].split(" ")[0] for *_, verdict in shop.misfits()} == {
+        "amount"
+    }
 
 
 async def test_large_values_are_recorded_by_digest(shop):
