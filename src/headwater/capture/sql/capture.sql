@@ -20,7 +20,7 @@ FROM headwater.captures AS k WHERE k.id = %(id)s
 
 -- name: captures
 SELECT k.id, k.name, coalesce(headwater.qualified(k.relation), k.table_name), k.state, k.schema_version,
-       CASE k.tenant_from WHEN 'fixed' THEN k.tenant WHEN 'session' THEN 'the session''s'
+       CASE k.tenant_from WHEN 'fixed' THEN k.fixed_tenant WHEN 'session' THEN 'the session''s'
          ELSE 'column ' || (SELECT a.attname FROM pg_attribute AS a WHERE a.attrelid = k.relation AND a.attnum = k.tenant_column) END,
        k.backfilled_rows, k.detail, k.captured_at
 FROM headwater.captures AS k WHERE k.state <> 'released' ORDER BY k.name

@@ -12,7 +12,7 @@ CREATE TABLE headwater.captures (
   relation oid NOT NULL,
   table_name text NOT NULL,
   tenant_from text NOT NULL CHECK (tenant_from IN ('fixed', 'column', 'session')),
-  tenant text,
+  fixed_tenant text,
   tenant_column smallint,
   key smallint[] NOT NULL,
   columns jsonb NOT NULL,
@@ -27,7 +27,7 @@ CREATE TABLE headwater.captures (
 );
 CREATE UNIQUE INDEX captures_name ON headwater.captures (name) WHERE state <> 'released';
 CREATE UNIQUE INDEX captures_relation ON headwater.captures (relation) WHERE state <> 'released';
-GRANT SELECT ON headwater.captures TO headwater_app, headwater_relay, headwater_operator;
+GRANT SELECT ON headwater.captures TO headwater_operator;  -- it names tenants and keys
 
 CREATE TYPE headwater.captured_column AS (
   number smallint, name text, field text, kind text, element text, labels text[], nullable boolean, large boolean);
@@ -225,7 +225,7 @@ BEGIN
                headwater.exact_of(k.kind, format('r.%I', k.name), large_bytes) AS text
         FROM headwater.captured_columns(c) AS k) AS x WHERE x.condition IS NOT NULL;
   RETURN format('%s AS tenant, %L || %s AS stream, ',
-    CASE c.tenant_from WHEN 'fixed' THEN format('%L::text', c.tenant) WHEN 'session' THEN '(SELECT headwater.session_tenant())'
+    CASE c.tenant_from WHEN 'fixed' THEN format('%L::text', c.fixed_tenant) WHEN 'session' THEN '(SELECT headwater.session_tenant())'
       ELSE (SELECT format('headwater.captured_tenant(r.%I::text)', a.attname) FROM pg_attribute AS a WHERE a.attrelid = c.relation AND a.attnum = c.tenant_column) END,
     replace(c.name, '.', '-') || '/', key) || CASE
     WHEN condition IS NULL THEN format('%s AS data, ''{}''::jsonb AS exact', plain)

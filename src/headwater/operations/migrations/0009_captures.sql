@@ -90,9 +90,9 @@ BEGIN
   END IF;
   c.tenant_from := CASE sources[1] WHEN 'tenant' THEN 'fixed' WHEN 'tenant_column' THEN 'column' ELSE 'session' END;
   IF c.tenant_from = 'fixed' THEN
-    c.tenant := options ->> 'tenant';
-    IF c.tenant <> headwater.captured_tenant(c.tenant) THEN
-      RAISE EXCEPTION 'The tenant % is malformed.', quote_literal(left(c.tenant, 100))
+    c.fixed_tenant := options ->> 'tenant';
+    IF c.fixed_tenant <> headwater.captured_tenant(c.fixed_tenant) THEN
+      RAISE EXCEPTION 'The tenant % is malformed.', quote_literal(left(c.fixed_tenant, 100))
         USING ERRCODE = 'HW007', HINT = 'Use up to 100 letters, digits, and _ . : -, a letter or digit first.';
     END IF;
   ELSIF c.tenant_from = 'column' THEN
@@ -155,8 +155,8 @@ BEGIN
   c.relation := t.oid;
   c := headwater.capture_tenant(c, options);
   c := headwater.capture_columns(c, options);
-  INSERT INTO headwater.captures (name, relation, table_name, tenant_from, tenant, tenant_column, key, columns, state)
-  VALUES (c.name, t.oid, headwater.qualified(t.oid), c.tenant_from, c.tenant, c.tenant_column, c.key, c.columns,
+  INSERT INTO headwater.captures (name, relation, table_name, tenant_from, fixed_tenant, tenant_column, key, columns, state)
+  VALUES (c.name, t.oid, headwater.qualified(t.oid), c.tenant_from, c.fixed_tenant, c.tenant_column, c.key, c.columns,
           CASE WHEN options -> 'backfill' = 'false' THEN 'live' ELSE 'backfilling' END)
   RETURNING * INTO c;
   c := headwater.make_capture(c);
