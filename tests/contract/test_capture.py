@@ -55,13 +55,13 @@ async def test_each_change_is_an_event_in_the_same_transaction(shop):
     assert shop.misfits() == []
 
 
-async def test_a_statement_that_changes_nothing_is_no_event(shop):
-    shop.run("INSERT INTO orders VALUES (1, 5)")
-    await shop.capture()
-    shop.run("UPDATE orders SET total = 5")
-    shop.run("UPDATE orders SET total = 9 WHERE false")
-    shop.run("DELETE FROM orders WHERE id = 7")
-    assert len(shop.log()) == 1
+async def test_a_statement_that_changes_nothing_is_no_event(shop18):
+    shop18.run("INSERT INTO orders VALUES (1, 5)")
+    await shop18.capture()
+    shop18.run("UPDATE orders SET total = 5")
+    shop18.run("UPDATE orders SET total = 9 WHERE false")
+    shop18.run("DELETE FROM orders WHERE id = 7")
+    assert len(shop18.log()) == 1
 
 
 async def test_statements_of_one_transaction_keep_their_order(shop):
@@ -111,18 +111,18 @@ async def test_row_triggers_that_change_the_same_row_again_end_right(shop, rows)
     assert state() == table()
 
 
-async def test_a_changed_key_ends_one_stream_and_begins_another(shop):
-    await shop.capture()
-    shop.run("INSERT INTO orders VALUES (1, 1), (3, 3)")
-    shop.run("UPDATE orders SET id = id + 1")
-    assert shop.verbs()[2:] == [
+async def test_a_changed_key_ends_one_stream_and_begins_another(shop18):
+    await shop18.capture()
+    shop18.run("INSERT INTO orders VALUES (1, 1), (3, 3)")
+    shop18.run("UPDATE orders SET id = id + 1")
+    assert shop18.verbs()[2:] == [
         ("shop-orders/1", 2, "deleted"), ("shop-orders/2", 1, "inserted"),
         ("shop-orders/3", 2, "deleted"), ("shop-orders/4", 1, "inserted"),
-    ] or sorted(shop.verbs()[2:]) == [
+    ] or sorted(shop18.verbs()[2:]) == [
         ("shop-orders/1", 2, "deleted"), ("shop-orders/2", 1, "inserted"),
         ("shop-orders/3", 2, "deleted"), ("shop-orders/4", 1, "inserted"),
     ]  # fmt: skip
-    assert set(shop.fold()) == {("main", "shop-orders/2"), ("main", "shop-orders/4")}
+    assert set(shop18.fold()) == {("main", "shop-orders/2"), ("main", "shop-orders/4")}
 
 
 async def test_merge_copy_and_cascades_are_captured(shop):
@@ -193,15 +193,15 @@ async def test_tenants_from_a_column_and_from_the_session(shop):
 # Columns -----------------------------------------------------------------------------------------
 
 
-async def test_columns_are_chosen_renamed_and_left_out(shop):
-    shop.run(
+async def test_columns_are_chosen_renamed_and_left_out(shop18):
+    shop18.run(
         "CREATE TABLE people (id int PRIMARY KEY, name text, email text, secret text, age int)"
     )
     options = CaptureOptions(name="person", tenant="main", left_out=("secret",), renamed={"age": "years"}, personal={"email": "id"})  # fmt: skip
-    await shop.capture("shop.people", options)
-    shop.run("INSERT INTO people VALUES (1, 'Ada', 'a@b', 'x', 36)")
-    shop.run("UPDATE people SET secret = 'y', email = 'c@d'")
-    assert [event[:4] for event in shop.log()] == [
+    await shop18.capture("shop.people", options)
+    shop18.run("INSERT INTO people VALUES (1, 'Ada', 'a@b', 'x', 36)")
+    shop18.run("UPDATE people SET secret = 'y', email = 'c@d'")
+    assert [event[:4] for event in shop18.log()] == [
         ("person/1", 1, "inserted", {"id": 1, "name": "Ada", "years": 36})
     ]
 

@@ -19,13 +19,24 @@ ROWS = 3000
 TABLE = "CREATE TABLE orders (id int PRIMARY KEY, total numeric NOT NULL, note text)"
 
 
-@pytest.fixture
-async def shop(database):
+async def filled(database):
     shop = Shop(database)
     shop.run(TABLE)
     shop.run(f"INSERT INTO orders SELECT n, n FROM generate_series(1, {ROWS}) AS n")
     yield shop
     await shop.close()
+
+
+@pytest.fixture
+async def shop(database):
+    async for shop in filled(database):
+        yield shop
+
+
+@pytest.fixture
+async def shop18(database18):
+    async for shop in filled(database18):
+        yield shop
 
 
 def write(shop, seed, done, failures):
@@ -98,47 +109,49 @@ async def test_rows_changed_before_their_turn_are_told_of_as_they_were(shop):
     )
 
 
-async def test_a_backfill_goes_on_where_it_was_stopped(shop):
-    captured = await capture(shop.operator, "shop.orders", MAIN)
-    steps = backfill(shop.operator, captured)
+async def test_a_backfill_goes_on_where_it_was_stopped(shop18):
+    captured = await capture(shop18.operator, "shop.orders", MAIN)
+    steps = backfill(shop18.operator, captured)
     first = await anext(steps)
     await steps.aclose()
     assert 0 < first.rows < ROWS
-    assert len(shop.log()) == first.rows
-    reports = [progress async for progress in backfill(shop.operator, captured)]
-    assert reports[-1].rows == ROWS == len(shop.fold())
-    assert [p async for p in backfill(shop.operator, captured)][-1].rows == ROWS
-    assert len(shop.log()) == ROWS
+    assert len(shop18.log()) == first.rows
+    reports = [progress async for progress in backfill(shop18.operator, captured)]
+    assert reports[-1].rows == ROWS == len(shop18.fold())
+    assert [p async for p in backfill(shop18.operator, captured)][-1].rows == ROWS
+    assert len(shop18.log()) == ROWS
 
 
-async def test_a_writer_never_waits_for_an_open_step(shop):
-    captured = await capture(shop.operator, "shop.orders", MAIN)
-    async with shop.operator.transaction() as connection:
+async def test_a_writer_never_waits_for_an_open_step(shop18):
+    captured = await capture(shop18.operator, "shop.orders", MAIN)
+    async with shop18.operator.transaction() as connection:
         await connection.execute("SELECT headwater.backfill(%s, 100)", [captured.id])
-        shop.run("SET lock_timeout = '2s'")
-        shop.run("UPDATE orders SET total = 0 WHERE id > 200")
-        shop.run("INSERT INTO orders VALUES (100000, 1)")
-    async for _ in backfill(shop.operator, captured):
+        shop18.run("SET lock_timeout = '2s'")
+        shop18.run("UPDATE orders SET total = 0 WHERE id > 200")
+        shop18.run("INSERT INTO orders VALUES (100000, 1)")
+    async for _ in backfill(shop18.operator, captured):
         pass
-    assert len(shop.fold()) == ROWS + 1
+    assert len(shop18.fold()) == ROWS + 1
 
 
-async def test_without_a_backfill_a_row_is_told_of_when_it_changes(shop):
-    await shop.capture("shop.orders", CaptureOptions(tenant="main", backfill=False))
-    assert shop.log() == []
-    shop.run("UPDATE orders SET total = 0 WHERE id = 1")
-    assert [verb for *_, verb in shop.verbs()] == ["inserted", "updated"]
+async def test_without_a_backfill_a_row_is_told_of_when_it_changes(shop18):
+    await shop18.capture("shop.orders", CaptureOptions(tenant="main", backfill=False))
+    assert shop18.log() == []
+    shop18.run("UPDATE orders SET total = 0 WHERE id = 1")
+    assert [verb for *_, verb in shop18.verbs()] == ["inserted", "updated"]
 
 
-async def test_keys_of_several_columns_and_kinds_are_walked_through(shop):
-    shop.run("CREATE TABLE parts (at timestamptz, code text, n numeric, PRIMARY KEY (code, at, n))")
-    shop.run(
+async def test_keys_of_several_columns_and_kinds_are_walked_through(shop18):
+    shop18.run(
+        "CREATE TABLE parts (at timestamptz, code text, n numeric, PRIMARY KEY (code, at, n))"
+    )
+    shop18.run(
         "INSERT INTO parts SELECT now() - make_interval(secs => n % 7), 'c ' || n % 11, n / 3.0 FROM generate_series(1, 1500) AS n"
     )
-    captured = await capture(shop.operator, "shop.parts", MAIN)
-    async for _ in backfill(shop.operator, captured):
+    captured = await capture(shop18.operator, "shop.parts", MAIN)
+    async for _ in backfill(shop18.operator, captured):
         pass
-    assert len(shop.fold()) == 1500
+    assert len(shop18.fold()) == 1500
 
 
 def test_the_command_line_captures_resumes_shows_and_releases(database18, tmp_path):

@@ -38,12 +38,24 @@ ODD = {
 }
 
 
-@pytest.fixture
-async def shop(database):
+async def opened(database):
     shop = Shop(database)
-    shop.run("SET TIME ZONE 'Europe/Paris'; SET datestyle = 'German'; SET extra_float_digits = -3; SET intervalstyle = 'sql_standard'")  # fmt: skip
+    shop.run("SET TIME ZONE 'Europe/Paris'; SET datestyle = 'German'; SET extra_float_digits = -3")
+    shop.run("SET intervalstyle = 'sql_standard'")
     yield shop
     await shop.close()
+
+
+@pytest.fixture
+async def shop(database):
+    async for shop in opened(database):
+        yield shop
+
+
+@pytest.fixture
+async def shop18(database18):
+    async for shop in opened(database18):
+        yield shop
 
 
 def registered(shop):
@@ -80,55 +92,55 @@ async def test_every_type_is_mapped_exactly(shop):
     assert shop.misfits() == []
 
 
-async def test_event_classes_from_the_registry_have_its_very_schemas(shop):
-    shop.run(EVERYTHING)
-    await shop.capture("shop.everything")
-    shop.run(
+async def test_event_classes_from_the_registry_have_its_very_schemas(shop18):
+    shop18.run(EVERYTHING)
+    await shop18.capture("shop.everything")
+    shop18.run(
         "INSERT INTO everything (id, yes, amount, ratio, at, name) VALUES (1, true, 1.5, 2, now(), 'x')"
     )
-    shop.run("UPDATE everything SET amount = 'NaN', at = 'infinity'")
-    generated = {EventType.of(c).name: EventType.of(c) for c in classes(shop)}
-    for known in registered(shop):
+    shop18.run("UPDATE everything SET amount = 'NaN', at = 'infinity'")
+    generated = {EventType.of(c).name: EventType.of(c) for c in classes(shop18)}
+    for known in registered(shop18):
         assert generated[known.type].schema == known.schema
         assert generated[known.type].stream_pattern == known.stream_pattern
-    for _, _, verb, data, *_ in shop.log():
+    for _, _, verb, data, *_ in shop18.log():
         event = generated[f"shop.everything.{verb}"].decode(json.dumps(data))
         assert msgspec.structs.asdict(event)["name"] == "x"
-    script = typescript_source(registered(shop))
+    script = typescript_source(registered(shop18))
     assert '"at": string;' in script
     assert '"shop.everything.updated": ShopEverythingUpdated;' in script
 
 
-async def test_odd_values_never_stop_the_writer(shop):
-    shop.run(EVERYTHING)
-    await shop.capture("shop.everything")
-    shop.run(
+async def test_odd_values_never_stop_the_writer(shop18):
+    shop18.run(EVERYTHING)
+    await shop18.capture("shop.everything")
+    shop18.run(
         "INSERT INTO everything (id, yes, amount, ratio, at, name) "
         "SELECT n, true, 1, 1, now(), 'x' FROM generate_series(1, 3) AS n"
     )
     for column, (literal, stored, exact) in ODD.items():
-        shop.run(f"UPDATE everything SET {column} = {literal} WHERE id = 1")  # one row
-        shop.run(f"UPDATE everything SET {column} = {literal} WHERE id > 1")  # several
-        told = shop.log("type LIKE '%updated'")[-3:]
+        shop18.run(f"UPDATE everything SET {column} = {literal} WHERE id = 1")  # one row
+        shop18.run(f"UPDATE everything SET {column} = {literal} WHERE id > 1")  # several
+        told = shop18.log("type LIKE '%updated'")[-3:]
         assert len({stream for stream, *_ in told}) == 3, column
         for _, _, _, data, metadata, *_ in told:
             assert data[column] == stored, column
             assert metadata.get("exact", {}).get(column) == exact, column
-    assert len(shop.fold()) == 3
-    assert {verdict.split(" field ")[1].split(" ")[0] for *_, verdict in shop.misfits()} == {
+    assert len(shop18.fold()) == 3
+    assert {verdict.split(" field ")[1].split(" ")[0] for *_, verdict in shop18.misfits()} == {
         "amount"
     }
 
 
-async def test_large_values_are_recorded_by_digest(shop):
-    shop.run(
+async def test_large_values_are_recorded_by_digest(shop18):
+    shop18.run(
         "CREATE TABLE files (id int PRIMARY KEY, body text NOT NULL, image bytea, doc jsonb, tags text[])"
     )
-    await shop.capture("shop.files")
-    shop.run("INSERT INTO files VALUES (1, repeat('x', 2000000), decode(repeat('00', 2000000), 'hex'), "
+    await shop18.capture("shop.files")
+    shop18.run("INSERT INTO files VALUES (1, repeat('x', 2000000), decode(repeat('00', 2000000), 'hex'), "
              "(SELECT jsonb_agg(md5(n::text)) FROM generate_series(1, 50000) AS n), (SELECT array_agg(md5(n::text)) FROM generate_series(1, 50000) AS n))")  # fmt: skip
-    shop.run("UPDATE files SET body = body || 'y'")
-    (_, _, _, first, metadata, *_), (_, _, _, second, *_) = shop.log()
+    shop18.run("UPDATE files SET body = body || 'y'")
+    (_, _, _, first, metadata, *_), (_, _, _, second, *_) = shop18.log()
     assert first["body"].startswith("sha256:")
     assert (
         first["body"]
@@ -137,34 +149,34 @@ async def test_large_values_are_recorded_by_digest(shop):
     )
     assert first["tags"] == []
     assert set(metadata["exact"]) == {"body", "image", "doc", "tags"}
-    assert shop.misfits() == []
+    assert shop18.misfits() == []
 
 
 KEYS = ["plain", "with space", "tab\tand\nline", "a,b", "100%", "", "ü/ö", "x" * 300, "%2C", "%"]
 
 
-async def test_text_keys_of_any_kind_name_different_streams(shop):
-    shop.run("CREATE TABLE things (code text, part text, PRIMARY KEY (code, part))")
-    await shop.capture("shop.things")
+async def test_text_keys_of_any_kind_name_different_streams(shop18):
+    shop18.run("CREATE TABLE things (code text, part text, PRIMARY KEY (code, part))")
+    await shop18.capture("shop.things")
     pairs = [(a, b) for a in KEYS for b in KEYS]
-    with shop.writer.cursor() as cursor:
+    with shop18.writer.cursor() as cursor:
         cursor.executemany("INSERT INTO things VALUES (%s, %s)", pairs)
-    assert len(shop.fold()) == len(pairs)
-    assert shop.misfits() == []
-    by_key = {(e[3]["code"], e[3]["part"]): e[3]["key"] for e in shop.log()}
+    assert len(shop18.fold()) == len(pairs)
+    assert shop18.misfits() == []
+    by_key = {(e[3]["code"], e[3]["part"]): e[3]["key"] for e in shop18.log()}
     assert by_key["with space", "a,b"] == "with%20space,a%2Cb"
     assert by_key["", "%"] == "%,%25"
     assert by_key["x" * 300, "plain"].startswith("%sha256:")
 
 
-async def test_a_table_of_more_than_a_hundred_columns(shop):
+async def test_a_table_of_more_than_a_hundred_columns(shop18):
     columns = ", ".join(f"c{n} int" for n in range(150))
-    shop.run(f"CREATE TABLE wide (id bigint PRIMARY KEY, {columns})")
-    await shop.capture("shop.wide")
-    shop.run("INSERT INTO wide (id, c149) VALUES (1, 7)")
-    shop.run("UPDATE wide SET c0 = 1")
-    assert shop.log()[1][3]["before"] == {"c0": None}
-    assert shop.misfits() == []
+    shop18.run(f"CREATE TABLE wide (id bigint PRIMARY KEY, {columns})")
+    await shop18.capture("shop.wide")
+    shop18.run("INSERT INTO wide (id, c149) VALUES (1, 7)")
+    shop18.run("UPDATE wide SET c0 = 1")
+    assert shop18.log()[1][3]["before"] == {"c0": None}
+    assert shop18.misfits() == []
 
 
 ALTERED = {
@@ -230,21 +242,21 @@ async def test_new_and_renamed_enum_labels_are_noticed_by_their_first_use(shop):
     assert shop.misfits() == []
 
 
-async def test_a_table_that_loses_its_key_stops_the_capture_and_not_the_writers(shop):
-    shop.run("CREATE TABLE t (id int CONSTRAINT k PRIMARY KEY, a int)")
-    await shop.capture("shop.t")
-    shop.run("INSERT INTO t VALUES (1, 1)")
-    shop.run("ALTER TABLE t DROP CONSTRAINT k")
-    shop.run("INSERT INTO t VALUES (1, 2), (1, 3)")
-    assert len(shop.log()) == 1
-    assert ["has stopped" in p.finding for p in await problems(shop.operator)] == [True]
+async def test_a_table_that_loses_its_key_stops_the_capture_and_not_the_writers(shop18):
+    shop18.run("CREATE TABLE t (id int CONSTRAINT k PRIMARY KEY, a int)")
+    await shop18.capture("shop.t")
+    shop18.run("INSERT INTO t VALUES (1, 1)")
+    shop18.run("ALTER TABLE t DROP CONSTRAINT k")
+    shop18.run("INSERT INTO t VALUES (1, 2), (1, 3)")
+    assert len(shop18.log()) == 1
+    assert ["has stopped" in p.finding for p in await problems(shop18.operator)] == [True]
 
 
-async def test_a_renamed_table_keeps_its_events_name(shop):
-    shop.run("CREATE TABLE t (id int PRIMARY KEY)")
-    await shop.capture("shop.t", CaptureOptions(tenant="main", name="thing"))
-    shop.run("ALTER TABLE t RENAME TO u")
-    shop.run("INSERT INTO u VALUES (1)")
-    assert shop.verbs() == [("thing/1", 1, "inserted")]
+async def test_a_renamed_table_keeps_its_events_name(shop18):
+    shop18.run("CREATE TABLE t (id int PRIMARY KEY)")
+    await shop18.capture("shop.t", CaptureOptions(tenant="main", name="thing"))
+    shop18.run("ALTER TABLE t RENAME TO u")
+    shop18.run("INSERT INTO u VALUES (1)")
+    assert shop18.verbs() == [("thing/1", 1, "inserted")]
     with pytest.raises(psycopg.errors.UndefinedTable):
-        shop.run("SELECT * FROM t")
+        shop18.run("SELECT * FROM t")
