@@ -119,6 +119,33 @@ class SchemaChanged(HeadwaterError):
     code = "schema_changed"
 
 
+# Captured tables ---------------------------------------------------------------------------------
+
+
+class CaptureRefused(HeadwaterError):
+    """The table cannot be captured."""
+
+    code = "capture_refused"
+
+
+class AlreadyCaptured(CaptureRefused):
+    """The table is captured already."""
+
+    code = "already_captured"
+
+
+class TableBusy(CaptureRefused):
+    """The table is in use by a long transaction."""
+
+    code = "table_busy"
+
+
+class UnknownCapture(HeadwaterError):
+    """There is no such table or capture."""
+
+    code = "unknown_capture"
+
+
 # Tokens and reads --------------------------------------------------------------------------------
 
 

@@ -24,7 +24,7 @@ import pytest
 
 import headwater.errors
 from headwater import App, Document, Event, Settings
-from headwater.entrances.cli import commands, views
+from headwater.entrances.cli import capture, commands, views
 from headwater.entrances.cli.main import cli
 from headwater.errors import HeadwaterError, ViewDefinitionError
 from headwater.events.schema import relation_of, schema_of
@@ -35,6 +35,7 @@ REFERENCE = DOCS / "reference"
 PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *DOCS.rglob("*.md")])
 SECONDS = 60
 
+assert capture
 assert commands
 assert views
 

@@ -14,13 +14,14 @@ import msgspec
 import psycopg
 
 from headwater.app import App
+from headwater.capture import problems
 from headwater.entrances.cli import output
 from headwater.entrances.cli.main import _run, cli, command, load_app
 from headwater.errors import HeadwaterError, InvalidEvent
 from headwater.log.database import SQL as LOG
 from headwater.log.reading import safe_position
 from headwater.log.ticker import Ticker
-from headwater.operations.health import ViewRow, examine, view_rows
+from headwater.operations.health import Finding, ViewRow, examine, view_rows
 from headwater.operations.migrate import admit_application, create_login, migrate
 
 _REPORT_SECONDS = 5
@@ -276,6 +277,10 @@ async def doctor(app: App, as_json: bool) -> int:
     operator = app.database("headwater_operator")
     await operator.open()
     findings = await examine(operator, {name: app.stored(name) for name in app.views})
+    findings += [
+        Finding("warn", f"capture {problem.capture}", problem.finding, problem.remedy)
+        for problem in await problems(operator)
+    ]
     if as_json:
         output.json([msgspec.structs.asdict(finding) for finding in findings])
     else:

@@ -164,4 +164,5 @@ def main() -> None:
     # The commands register themselves with the group above.
     importlib.import_module("headwater.entrances.cli.commands")
     importlib.import_module("headwater.entrances.cli.views")
+    importlib.import_module("headwater.entrances.cli.capture")
     cli()
