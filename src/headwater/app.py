@@ -78,15 +78,20 @@ class App:
         """
 
         def declare(evolve: Callable[..., D | None]) -> FoldView[D]:
-            fold = Fold.of(evolve, name=name, key=key, on_failure=on_failure, version=version)
-            for declared in fold.types:
-                self.events.named(declared.name)
-            self._unused(fold.name)
-            view = FoldView(self, fold)
-            self._folds[fold.name] = view
-            return view
+            return self.declare(
+                Fold.of(evolve, name=name, key=key, on_failure=on_failure, version=version)
+            )
 
         return declare
+
+    def declare(self, fold: Fold[D]) -> FoldView[D]:
+        """Declares a fold that is made already."""
+        for declared in fold.types:
+            self.events.named(declared.name)
+        self._unused(fold.name)
+        view = FoldView(self, fold)
+        self._folds[fold.name] = view
+        return view
 
     def sql(
         self,

@@ -1,10 +1,16 @@
-"""An app without Python: event types from the log's registry, a view for each .sql file of a folder."""
+"""An app without Python: event types from the log's registry, a view for each .sql file of a folder.
+
+A SELECT reads event types, ``FROM shop.orders.inserted``, or the rows of a captured table as they are now,
+``FROM shop_orders``: then the table's rows are kept as a fold.
+"""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from headwater.app import App
+from headwater.capture.rows import row_folds
 from headwater.errors import DefinitionError, HeadwaterError, ViewDefinitionError
 from headwater.events import EventType
 from headwater.log import Database
@@ -28,14 +34,22 @@ async def app_of_folder(folder: Path, settings: Settings) -> App:
 
 def _app(folder: Path, types: list[EventType], settings: Settings) -> App:
     app = App(folder.resolve().name, events=[t.event_class for t in types], settings=settings)
-    for file in sorted(folder.glob("*.sql")):
+    files = sorted(folder.glob("*.sql"))
+    rows = list(row_folds(types))
+    wanted = " ".join(file.read_text(errors="replace") for file in files)
+    for fold in rows:
+        if re.search(rf"\b{fold.name}\b", wanted):
+            app.declare(fold)
+    for file in files:
         try:
             app.sql(file.stem, sql=file)
         except DefinitionError as error:
-            known = ", ".join(t.name for t in types) or "none; see `headwater capture`"
+            known = ", ".join([t.name for t in types]) or "none; see `headwater capture`"
+            tables = ", ".join(fold.name for fold in rows)
             raise ViewDefinitionError(
                 f"{file}: {error.message}",
-                hint=f"{error.hint or ''} The log's event types are {known}.".strip(),
+                hint=f"{error.hint or ''} The log's event types are {known}."
+                + (f" The captured tables are {tables}." if tables else ""),
             ) from error
         except (OSError, UnicodeDecodeError) as error:
             raise HeadwaterError(f"{file} cannot be read: {error}.") from error

@@ -8,6 +8,7 @@ import pytest
 
 from headwater import Settings, errors
 from headwater.folder import app_of_folder
+from support.captured import Shop
 
 pytestmark = pytest.mark.postgres
 
@@ -81,3 +82,41 @@ async def test_a_file_that_cannot_be_kept_is_named(settings, tmp_path, name, tex
     (tmp_path / f"{name}.sql").write_text(text)
     with pytest.raises(errors.DefinitionError, match=said):
         await app_of_folder(tmp_path, settings)
+
+
+async def test_a_select_over_a_captured_table_follows_its_rows(database18, tmp_path):
+    """Inserted, updated, deleted, and a column added in between: always what the table would answer."""
+    shop = Shop(database18)
+    shop.run("CREATE TABLE shop.orders (id int PRIMARY KEY, customer text, total numeric)")
+    shop.run("INSERT INTO shop.orders SELECT n, 'c' || n % 3, n FROM generate_series(1, 30) AS n")
+    await shop.capture()
+    select = "SELECT customer, count(*) AS orders, sum(total) AS total FROM {} GROUP BY customer"
+    (tmp_path / "sales.sql").write_text(select.format("shop_orders"))
+    settings = Settings(database_url=database18.url)
+
+    async def followed():
+        async with await app_of_folder(tmp_path, settings) as app:
+            for view, status in (await app.deploy()).items():
+                if status == "stale":
+                    await app.stored(view).rebuild()
+            with database18.admin() as admin:
+                (head,) = admin.execute("SELECT max(position) FROM headwater.events").fetchone()
+            async with app.relay():
+                token = app.database().identity.token(head)
+                rows = await app._rows["sales"].list(tenant="main", at_least=token)
+            assert (await app.stored("sales").verify()).summary == "equal"
+            return [(row.customer, row.orders, row.total) for row in rows]
+
+    def asked():
+        return [tuple(row) for row in shop.run(select.format("shop.orders") + " ORDER BY 1")]
+
+    assert await followed() == asked()
+    shop.run("UPDATE shop.orders SET total = total * 2, customer = 'c9' WHERE id % 4 = 0")
+    shop.run("DELETE FROM shop.orders WHERE id % 5 = 0")
+    assert await followed() == asked()
+    shop.run("ALTER TABLE shop.orders ADD COLUMN note text DEFAULT 'none'")
+    shop.run("INSERT INTO shop.orders VALUES (99, 'c1', 5, 'late')")
+    shop.run("ALTER TABLE shop.orders DROP COLUMN note")
+    shop.run("UPDATE shop.orders SET total = 7 WHERE id < 4")
+    assert await followed() == asked()
+    await shop.close()

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
+from keyword import iskeyword
 from typing import Any, ClassVar, Generic, TypeVar, dataclass_transform
 from uuid import UUID
 
@@ -40,7 +41,7 @@ class _EventMeta(StructMeta):
         version: int = 1,
         **config: Any,
     ) -> Any:
-        config |= {"frozen": True, "forbid_unknown_fields": True}
+        config = {"forbid_unknown_fields": True} | config | {"frozen": True}
         if type is not None or stream is not None:
             namespace["__declared__"] = (type or "", stream or "", version)
         elif bases and bases != (msgspec.Struct,):
@@ -98,24 +99,26 @@ class EventType:
     def registered(name: str, version: int, pattern: str, schema: Schema) -> EventType:
         """A type as the log's registry has it, for code that has no class of its own for it.
 
-        The database checks such events; here their fields are of any type.
+        The database checks such events; here their fields are of any type, and events of other versions
+        are read too, what they lack unset.
         """
-        required = set(schema.get("required", ()))
-        fields: dict[str, Any] = {}
-        defaults: dict[str, Any] = {}
-        for place, field in enumerate(
-            sorted(schema["properties"], key=lambda f: f not in required)
-        ):
-            attribute = field if field.isidentifier() else f"field_{place}"
-            fields[attribute] = Any
-            if field not in required:
-                defaults[attribute] = msgspec.field(default=msgspec.UNSET, name=field)
-            elif attribute != field:
-                defaults[attribute] = msgspec.field(name=field)
-        namespace = {"__annotations__": fields, "__registered__": schema, "__module__": __name__, **defaults}  # fmt: skip
         title = "".join(word.title() for word in re.split(r"[._]", name))
         return EventType.of(
-            _EventMeta(title, (Event,), namespace, type=name, stream=pattern, version=version)
+            _EventMeta(
+                title,
+                (Event,),
+                fields_of(schema, msgspec.UNSET),
+                type=name,
+                stream=pattern,
+                version=version,
+                forbid_unknown_fields=False,
+            )
+        )
+
+    def reads(self, schema_version: int) -> bool:
+        """Whether events of a version can be read as this type."""
+        return (
+            schema_version == self.schema_version or "__registered__" in self.event_class.__dict__
         )
 
     @property
@@ -135,6 +138,20 @@ class EventType:
     def decode(self, data: bytes | str) -> Event:
         """The typed event of stored data. Raises msgspec.ValidationError where it does not fit."""
         return self.decoder.decode(data)
+
+
+def fields_of(schema: Schema, default: object) -> dict[str, Any]:
+    """The namespace of a struct with a schema's fields, of any type and with one default.
+
+    Those whose names are none of Python's are fields by their place.
+    """
+    names: dict[str, Any] = {}
+    defaults: dict[str, Any] = {}
+    for place, field in enumerate(schema["properties"]):
+        attribute = field if field.isidentifier() and not iskeyword(field) else f"field_{place}"
+        names[attribute] = Any
+        defaults[attribute] = msgspec.field(default=default, name=field)
+    return {"__annotations__": names, "__registered__": schema, "__module__": __name__, **defaults}
 
 
 def encode(event: Event) -> bytes:

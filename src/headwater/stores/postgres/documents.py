@@ -189,7 +189,7 @@ class PostgresDocuments(PostgresView, Generic[D]):
         position, tenant, type_, schema_version, data = row[:5]
         declared = self._fold.types.named(type_)
         try:
-            if declared.schema_version != schema_version:
+            if not declared.reads(schema_version):
                 raise CannotApply(
                     f"{type_} is version {schema_version}, not {declared.schema_version}", position
                 )
