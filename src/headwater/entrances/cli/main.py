@@ -133,6 +133,7 @@ def main() -> None:
         level=logging.WARNING, format="%(asctime)s %(name)s %(message)s", stream=sys.stderr
     )
     # The commands register themselves with the group above.
+    importlib.import_module("headwater.entrances.cli.access")
     importlib.import_module("headwater.entrances.cli.commands")
     importlib.import_module("headwater.entrances.cli.views")
     cli()
