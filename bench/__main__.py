@@ -14,7 +14,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from bench import appends, views
+from bench import appends, http, views
 from bench.ground import Figure, Ground, ground
 
 
@@ -26,6 +26,7 @@ def parts(rounds: int, size: int) -> dict[str, Callable[[Ground], Awaitable[list
         "bulk": lambda g: appends.bulk(g, rounds),
         "latency": views.read_your_writes,
         "catching_up": lambda g: views.catching_up(g, rounds),
+        "http": lambda g: http.everything(g, rounds),
         "size": lambda g: appends.at_size(g, size),
     }
 

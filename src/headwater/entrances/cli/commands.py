@@ -15,7 +15,7 @@ import psycopg
 
 from headwater.app import App
 from headwater.entrances.cli import output
-from headwater.entrances.cli.http import DEFAULT_ADDRESS, serving_http
+from headwater.entrances.cli.http import DEFAULT_ADDRESS, run_loop, serving_http
 from headwater.entrances.cli.main import _run, cli, command, load_app
 from headwater.errors import HeadwaterError, InvalidEvent
 from headwater.log.database import SQL as LOG
@@ -68,7 +68,7 @@ async def _init(app_path: str | None, login: str | None) -> int:
     return 0
 
 
-@command(app_needed=True)
+@command(app_needed=True, run_with=run_loop)
 @click.option("--only", multiple=True, metavar="VIEW", help="Drive only these views.")
 @click.option(
     "--http", "address", metavar="HOST:PORT", help=f"Serve HTTP here; default {DEFAULT_ADDRESS}."

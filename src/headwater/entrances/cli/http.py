@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
+from typing import Any
 
 from headwater.app import App
 from headwater.entrances.cli import output
 from headwater.errors import SettingError
 
 DEFAULT_ADDRESS = "127.0.0.1:8470"
+
+
+def run_loop(main: Coroutine[Any, Any, int]) -> int:
+    """Runs a command on the loop that serves HTTP best, where the extra is installed."""
+    if importlib.util.find_spec("uvloop") is None:
+        return asyncio.run(main)
+    from headwater.entrances import http
+
+    return http.run(main)
 
 
 @asynccontextmanager

@@ -12,7 +12,7 @@ import importlib
 import logging
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -42,11 +42,12 @@ def cli(context: click.Context, app_path: str | None) -> None:
 
 
 def command(
-    *, app_needed: bool = False
+    *, app_needed: bool = False, run_with: Callable[[Coroutine[Any, Any, int]], int] = asyncio.run
 ) -> Callable[[Callable[..., Awaitable[int | None]]], click.Command]:
     """A command as an async function of (app, options), under the command's name and docstring.
 
-    The app is opened around it; HeadwaterErrors become a message and an exit code.
+    The app is opened around it; HeadwaterErrors become a message and an exit code. ``run_with`` runs the
+    event loop.
     """
 
     def declare(run: Callable[..., Awaitable[int | None]]) -> click.Command:
@@ -54,7 +55,7 @@ def command(
         @click.pass_context
         def invoke(context: click.Context, /, **options: Any) -> None:
             app_path = context.find_root().obj
-            sys.exit(_run(functools.partial(_opened, run, app_path, app_needed, options)))
+            sys.exit(_run(functools.partial(_opened, run, app_path, app_needed, options), run_with))
 
         return cli.command(run.__name__.strip("_"))(invoke)
 
@@ -72,12 +73,15 @@ async def _opened(
         return await run(app, **options) or 0
 
 
-def _run(work: Callable[[], Awaitable[int]]) -> int:
+def _run(
+    work: Callable[[], Awaitable[int]],
+    run_with: Callable[[Coroutine[Any, Any, int]], int] = asyncio.run,
+) -> int:
     # A supervisor's SIGTERM ends a command as Ctrl-C does, also one that a script started with &.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
-        return asyncio.run(_awaited(work))
+        return run_with(_awaited(work))
     except KeyboardInterrupt:
         output.note("Interrupted.")
         return 130

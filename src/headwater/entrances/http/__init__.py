@@ -12,8 +12,8 @@ except ModuleNotFoundError as error:
 
 from headwater.entrances.http.asgi import asgi
 from headwater.entrances.http.limits import Limits
-from headwater.entrances.http.server import DEFAULT_ADDRESS, Serving, listen, serving
+from headwater.entrances.http.server import DEFAULT_ADDRESS, Serving, listen, run, serving
 
 _ = (starlette, uvicorn)
 
-__all__ = ["DEFAULT_ADDRESS", "Limits", "Serving", "asgi", "listen", "serving"]
+__all__ = ["DEFAULT_ADDRESS", "Limits", "Serving", "asgi", "listen", "run", "serving"]
