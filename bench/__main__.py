@@ -27,6 +27,7 @@ def parts(rounds: int, size: int) -> dict[str, Callable[[Ground], Awaitable[list
         "latency": views.read_your_writes,
         "catching_up": lambda g: views.catching_up(g, rounds),
         "http": lambda g: http.everything(g, rounds),
+        "live": http.live,
         "size": lambda g: appends.at_size(g, size),
     }
 

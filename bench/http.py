@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import cast
 
 import msgspec
 
@@ -23,6 +24,8 @@ BATCH = 500
 SENDERS = 8
 CONNECTIONS = 200
 SINGLES_PER_SECOND = 500
+EVENTS_PER_SECOND = 100
+BROWSERS = 200
 SECONDS = 10
 
 
@@ -165,9 +168,91 @@ async def singles(ground: Ground) -> list[Figure]:
     return [Figure(name, p99, "ms", None, "100 ms", p99 <= 100)]
 
 
+async def live(ground: Ground) -> list[Figure]:
+    """From a commit's return to a browser elsewhere, by server-sent events."""
+    async with ground.app() as (app, _), served(app, relay=True) as (host, port, token):
+        browsers = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "bench.http", "browsers", f"{host} {port} {token}",
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=2**26,
+        )  # fmt: skip
+        assert browsers.stdin is not None
+        assert browsers.stdout is not None
+        try:
+            await browsers.stdout.readline()
+            started = time.perf_counter()
+            returned: dict[int, int] = {}
+
+            async def append(number: int) -> None:
+                written = await app.append(event(number, BULK))
+                returned[written.position] = time.monotonic_ns()
+
+            tasks = []
+            for number in range(EVENTS_PER_SECOND * SECONDS):
+                due = started + number / EVENTS_PER_SECOND
+                if (wait := due - time.perf_counter()) > 0:
+                    await asyncio.sleep(wait)
+                tasks.append(asyncio.create_task(append(number)))
+            await asyncio.gather(*tasks)
+            browsers.stdin.write(b"%d\n" % len(returned))
+            seen = msgspec.json.decode(await browsers.stdout.readline(), type=list[tuple[int, int]])
+        finally:
+            if browsers.returncode is None:
+                browsers.kill()
+            await browsers.wait()
+    assert len(seen) == len(returned) * BROWSERS
+    times = [(came - returned[position]) / 1e6 for position, came in seen]
+    p50, p99 = percentiles(times)
+    name = f"commit to browser by SSE, {BROWSERS} clients, {EVENTS_PER_SECOND} events/s"
+    return [
+        Figure(f"{name}, p50", p50, "ms", None, "10 ms", p50 <= 10),
+        Figure(f"{name}, p99", p99, "ms", None, "50 ms", p99 <= 50),
+    ]
+
+
+class Browser(asyncio.Protocol):
+    """One client of a channel that notes when each event came, and nothing else."""
+
+    def __init__(self, request: bytes, seen: list[tuple[int, int]]) -> None:
+        self._request, self._seen = request, seen
+        self._rest = b""
+        self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Asks for the channel."""
+        cast("asyncio.Transport", transport).write(self._request)
+
+    def data_received(self, data: bytes) -> None:
+        """Notes the positions of what came."""
+        now = time.monotonic_ns()
+        if not self.opened.done() and b"id: " in data:
+            self.opened.set_result(None)
+        *parts, self._rest = (self._rest + data).split(b"\n\n")
+        for part in parts:
+            _, found, text = part.partition(b'data: {"position":')
+            if found:
+                self._seen.append((int(text[: text.index(b",")]), now))
+
+
+async def browse(host: str, port: str, token: str) -> None:
+    """Opens the channels, then waits for as many events as standard input says."""
+    seen: list[tuple[int, int]] = []
+    client = Client(host, int(port), token)
+    request = client.request("GET", "/v1/live/events")
+    loop = asyncio.get_running_loop()
+    for _ in range(BROWSERS):
+        _, browser = await loop.create_connection(lambda: Browser(request, seen), host, int(port))
+        await browser.opened
+    print("ready", flush=True)
+    count = int(await asyncio.to_thread(sys.stdin.readline))
+    deadline = time.monotonic() + 20
+    while len(seen) < count * BROWSERS and time.monotonic() < deadline:
+        await asyncio.sleep(0.05)
+    print(msgspec.json.encode(seen).decode(), flush=True)
+
+
 async def everything(ground: Ground, rounds: int) -> list[Figure]:
     """All figures of HTTP."""
-    return [*await ingest(ground, rounds), *await singles(ground)]
+    return [*await ingest(ground, rounds), *await singles(ground), *await live(ground)]
 
 
 def percentiles(times: Sequence[float]) -> tuple[float, float]:
@@ -189,4 +274,5 @@ async def serve(role: str, url: str) -> None:
 
 
 if __name__ == "__main__":
-    run(serve(*sys.argv[1:]))
+    _, role, where = sys.argv
+    run(browse(*where.split()) if role == "browsers" else serve(role, where))

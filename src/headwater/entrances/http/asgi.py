@@ -9,12 +9,13 @@ import msgspec
 import psycopg
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route, Router
+from starlette.routing import BaseRoute, Route, Router, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from headwater.app import App
 from headwater.entrances.http.access import Caller
 from headwater.entrances.http.limits import Limits
+from headwater.entrances.http.live.websocket import Channels
 from headwater.entrances.http.openapi import document
 from headwater.entrances.http.operations import operations
 from headwater.entrances.http.problems import response_of
@@ -45,12 +46,17 @@ def router(service: Service) -> Router:
     """The routes of a service."""
     declared = operations(service.limits)
     described = msgspec.json.encode(document(declared))
-    routes = [
+    routes: list[BaseRoute] = [
         Route(path, Endpoint(service, [o for o in declared if o.path == path]))
         for path in dict.fromkeys(operation.path for operation in declared)
     ]
     routes.append(Route("/openapi.json", Document(described)))
-    return Router(routes, redirect_slashes=False, default=nothing_here)
+    sockets = [
+        WebSocketRoute(o.path, Channels(service, o, view="name" in o.path))
+        for o in declared
+        if o.by_ticket
+    ]
+    return Router([*routes, *sockets], redirect_slashes=False, default=nothing_here)
 
 
 async def nothing_here(scope: Scope, receive: Receive, send: Send) -> None:
@@ -116,6 +122,9 @@ class Endpoint:
         if operation.scope is None:
             return _NOBODY
         gate = self._service.gate
+        ticket = request.query_params.get("ticket") if operation.by_ticket else None
+        if ticket is not None:
+            return await gate.redeem_ticket(ticket)
         caller = await gate.caller(request.headers.get("authorization"))
         gate.admit(caller)
         caller.may(operation.scope)

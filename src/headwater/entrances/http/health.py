@@ -73,6 +73,15 @@ async def metrics(call: Call) -> Response:
         f'headwater_http_requests_total{{operation="{operation}",status="{status}"}} {count}'
         for (operation, status), count in sorted(service.requests.items())
     )
+    live = service.live
+    lines.append("# HELP headwater_http_live_channels Live channels that are open.")
+    lines.append("# TYPE headwater_http_live_channels gauge")
+    lines.append(f"headwater_http_live_channels {live.open}")
+    lines.append(
+        "# HELP headwater_http_live_dropped_total Clients dropped because they took too little."
+    )
+    lines.append("# TYPE headwater_http_live_dropped_total counter")
+    lines.append(f"headwater_http_live_dropped_total {live.dropped}")
     return Response(
         "\n".join(lines) + "\n", 200, _NO_STORE, "text/plain; version=0.0.4; charset=utf-8"
     )

@@ -41,9 +41,11 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     channels: int = 2_000
     """The most live channels of a process."""
     channel_messages: int = 2_000
-    """How many messages may wait for a slow client before it is dropped."""
+    """How many messages may wait for a client before it reads on from the log."""
     channel_bytes: int = 1024 * 1024
-    """How many bytes may wait for a slow client before it is dropped."""
+    """How many bytes may wait for it."""
+    slow_seconds: float = 10.0
+    """How long a client of a channel may take nothing before it is dropped."""
     heartbeat_seconds: float = 15.0
     """How often a quiet channel says that it is alive."""
     presence_seconds: int = 30

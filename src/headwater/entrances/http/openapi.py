@@ -12,6 +12,7 @@ from headwater.entrances.http.appending import AppendedEvent, Receipt
 from headwater.entrances.http.events import EventPage, StoredEvent, StreamPage
 from headwater.entrances.http.health import Readiness
 from headwater.entrances.http.lines import CloudEvent, EventLine
+from headwater.entrances.http.live.presence import Member, Members
 from headwater.entrances.http.problems import MEDIA_TYPE, STATUS, Problem
 from headwater.entrances.http.routes import Operation, Parameter
 from headwater.entrances.http.tickets import Ticket
@@ -33,6 +34,7 @@ from headwater.operations.health import Finding
 _NAMED = (
     EventLine, CloudEvent, Receipt, AppendedEvent, Problem, StoredEvent, EventPage, StreamPage,
     ViewState, ViewList, ViewPage, Row, Readiness, Finding, Ticket,
+    Member, Members,
 )  # fmt: skip
 
 
@@ -57,7 +59,10 @@ def document(operations: Iterable[Operation]) -> dict[str, Any]:
         "paths": paths,
         "components": {
             "schemas": _schemas(),
-            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": {
+                "token": {"type": "http", "scheme": "bearer"},
+                "ticket": {"type": "apiKey", "in": "query", "name": "ticket"},
+            },
         },
     }
 
@@ -82,6 +87,8 @@ def _operation(operation: Operation) -> dict[str, Any]:
     }
     if operation.scope is not None:
         described["security"] = [{"token": [operation.scope]}]
+        if operation.by_ticket:
+            described["security"].append({"ticket": []})
         described["description"] = f"Needs a token of the scope `{operation.scope}`."
     if operation.body:
         described["requestBody"] = {

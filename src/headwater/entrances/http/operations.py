@@ -5,6 +5,7 @@ from __future__ import annotations
 from headwater.entrances.http import appending, events, health, tickets, views
 from headwater.entrances.http.limits import Limits
 from headwater.entrances.http.lines import CLOUD_EVENT, CLOUD_EVENTS, NDJSON
+from headwater.entrances.http.live import presence, sse
 from headwater.entrances.http.openapi import schema
 from headwater.entrances.http.routes import (
     Answer,
@@ -27,6 +28,7 @@ from headwater.errors import (
     NotCaughtUp,
     NothingHere,
     StaleToken,
+    TooBusy,
     UnknownEventType,
     UnknownView,
     VersionConflict,
@@ -37,6 +39,7 @@ _READS = (InvalidToken, StaleToken, NotCaughtUp)
 _TOKEN = r"[0-9a-f]{8}\.[0-9]{1,9}\.[0-9]{1,16}"  # noqa: S105 - a pattern, no password
 _TYPE = r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*){1,3}"
 _STREAM = r"[a-z][a-z0-9_-]*/[^\x00-\x20\x7f]+"
+_PLACE = r"[0-9]{1,19}|[0-9a-f]{8}\.[0-9]{1,9}\.[0-9]{1,16}"
 _ANY = r"[^\x00]+"
 _LAST_POSITION = 2**63 - 1
 
@@ -61,7 +64,7 @@ def _at_least(limits: Limits) -> tuple[Parameter, ...]:
 
 def operations(limits: Limits) -> list[Operation]:
     """All operations under some limits."""
-    return [_append(limits), *_log(limits), *_views(limits), *_operate()]
+    return [_append(limits), *_log(limits), *_live(), *_views(limits), *_operate()]
 
 
 def _append(limits: Limits) -> Operation:
@@ -121,6 +124,70 @@ def _log(limits: Limits) -> list[Operation]:
                 Number("after_version", "Start after this version.", 0, 2**31 - 1, 0),
                 limit,
             ),
+        ),
+    ]  # fmt: skip
+
+
+_STREAM_OF_EVENTS = Answer(
+    "Server-sent events. A WebSocket under the same path carries the same messages as JSON.",
+    {"text/event-stream": {"type": "string"}},
+)
+
+
+def _live() -> list[Operation]:
+    common: tuple[Parameter, ...] = (
+        Text(
+            "after",
+            "Start after this token or position; also as header Last-Event-ID. Default: now.",
+            _PLACE,
+            40,
+        ),
+        Text("ticket", "A ticket in place of a token.", r"[A-Za-z0-9_-]+", 100),
+        Text("member", "Be present under this name.", _ANY, 100),
+        Text("room", "Where to be present; default the channel: events, or views/NAME.", _ANY, 100),
+        Text("Last-Event-ID", "Start after this token or position.", _PLACE, 40, "header"),
+    )
+    return [
+        Operation(
+            "GET",
+            "/v1/live/events",
+            "Follow the tenant's events.",
+            sse.live_events,
+            {200: _STREAM_OF_EVENTS},
+            "read",
+            (
+                Texts("type", "Only events of this type.", _TYPE, 100),
+                Text("stream", "Only events of this stream.", _STREAM),
+                Text("category", "Only events of streams of this category.", r"[a-z][a-z0-9_-]*"),
+                Texts("key", "Only events with one of these keys."),
+                *common,
+            ),
+            refusals=(InvalidToken, StaleToken, TooBusy),
+            by_ticket=True,
+        ),
+        Operation(
+            "GET",
+            "/v1/live/views/{name}",
+            "Follow the changed rows of a view.",
+            sse.live_view,
+            {200: _STREAM_OF_EVENTS},
+            "read",
+            (
+                Text("name", "The view.", max_length=40, where="path"),
+                Texts("key", "Only rows of these keys, as they stand in a path.", _ANY, 2000),
+                *common,
+            ),
+            refusals=(InvalidToken, StaleToken, TooBusy, UnknownView),
+            by_ticket=True,
+        ),
+        Operation(
+            "GET",
+            "/v1/presence/{channel:path}",
+            "Who is connected to a channel.",
+            presence.show_members,
+            {200: Answer("The members.", _json("Members"))},
+            "read",
+            (Text("channel", "The channel or room.", _ANY, 100, "path"),),
         ),
     ]  # fmt: skip
 

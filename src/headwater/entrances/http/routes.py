@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
 from headwater.entrances.http.access import Caller
@@ -39,7 +39,7 @@ class Text:
     @property
     def schema(self) -> Schema:
         """The parameter as JSON Schema."""
-        pattern = {} if self.pattern is None else {"pattern": f"^{self.pattern}$"}
+        pattern = {} if self.pattern is None else {"pattern": f"^({self.pattern})$"}
         return {"type": "string", "minLength": 1, "maxLength": self.max_length, **pattern}
 
 
@@ -158,7 +158,7 @@ class Operation:
     by_ticket: bool = False
     """Whether a ticket in the query opens it instead of a token."""
 
-    def values(self, request: Request) -> dict[str, Any]:
+    def values(self, request: HTTPConnection) -> dict[str, Any]:
         """The values of query and path by name. Raises RequestRefused for what is unknown or malformed."""
         known = {p.name: p for p in self.parameters if p.where == "query"}
         given: dict[str, list[str]] = {}

@@ -5,24 +5,29 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
-from typing import Any, Literal
-from urllib.parse import quote, unquote_to_bytes, urlencode
+from typing import Literal
+from urllib.parse import quote, urlencode
 
 import msgspec
 import psycopg
-from psycopg import sql
 from starlette.requests import Request
 from starlette.responses import Response
 
-from headwater.app import FoldView, RowsView
+from headwater.app import FoldView
 from headwater.entrances.http.access import SQL
 from headwater.entrances.http.events import at_least
+from headwater.entrances.http.keys import (
+    Handle,
+    Key,
+    key_names,
+    key_parts,
+    page_query,
+    read_key,
+    written_key,
+)
 from headwater.entrances.http.routes import Call
 from headwater.errors import NothingHere, RequestRefused, UnknownView
 from headwater.log.failures import caused_by_data
-
-Handle = FoldView[Any] | RowsView[Any]
-Key = tuple[str | None, ...]
 
 
 class ViewState(msgspec.Struct):
@@ -60,39 +65,6 @@ class ViewPage(msgspec.Struct):
 
 
 encode = msgspec.json.Encoder(decimal_format="string").encode
-
-
-def key_names(view: Handle) -> tuple[str, ...]:
-    """The parts of a view's key."""
-    return (view.fold.key,) if isinstance(view, FoldView) else view.view.query.key
-
-
-def written_key(parts: Sequence[object]) -> str:
-    """A key as it stands in a path: its parts percent-encoded, with commas between; %00 is NULL."""
-    return ",".join("%00" if part is None else quote(str(part), safe="") for part in parts)
-
-
-def read_key(text: str, names: Sequence[str]) -> Key:
-    """The parts of a key as it stands in a path. Raises RequestRefused."""
-    parts = text.split(",") if len(names) > 1 else [text] if names or text else []
-    if len(parts) != len(names):
-        raise RequestRefused(
-            f"The key has {len(parts)} parts, not {len(names)}.",
-            hint=f"Write {','.join(names)}, each part percent-encoded.",
-        )
-    return tuple(_part(part) for part in parts)
-
-
-def _part(text: str) -> str | None:
-    try:
-        part = unquote_to_bytes(text).decode()
-    except UnicodeDecodeError as error:
-        raise RequestRefused("The key is not UTF-8.") from error
-    if part == "\x00":
-        return None
-    if "\x00" in part or len(part) > 2000:
-        raise RequestRefused("The key holds NUL, or more than 2,000 characters.")
-    return part
 
 
 # Operations --------------------------------------------------------------------------------------
@@ -225,43 +197,8 @@ async def _rows(call: Call, view: Handle, after: Key | None, limit: int) -> list
         )
     except psycopg.Error as error:
         raise _explained(error, view) from error
-    stored, parts = call.service.app.stored(view.name), len(view.view.query.key)
+    stored = call.service.app.stored(view.name)
     return [
-        Row(written_key(row[:parts]), msgspec.Raw(encode(stored.row_of(row[parts:]))))
+        Row(written_key(key_parts(row[0])), msgspec.Raw(encode(stored.row_of(row[1:]))))
         for row in rows
     ]
-
-
-def page_query(view: RowsView[Any], after: Key | None) -> tuple[sql.Composed, dict[str, Any]]:
-    """Rows after a key, in the order of keys, NULL last; the key's parts as text come first."""
-    names = [sql.Identifier("v", name) for name in view.view.query.key]
-    outputs = [sql.Identifier("v", output.name) for output in view.view.query.outputs]
-    conditions: list[sql.Composable] = [sql.SQL("v.tenant = %(tenant)s")]
-    parameters: dict[str, Any] = {}
-    if after is not None:
-        parameters = {f"key_{n}": part for n, part in enumerate(after)}
-        conditions.append(_beyond(names, after))
-    statement = sql.SQL("SELECT {} FROM {} AS v WHERE {} ORDER BY {} LIMIT %(max_rows)s").format(
-        sql.SQL(", ").join([*(sql.SQL("{}::text").format(name) for name in names), *outputs]),
-        sql.Identifier("headwater_views", view.name),
-        sql.SQL(" AND ").join(conditions),
-        sql.SQL(", ").join(names or [sql.Identifier("v", "tenant")]),
-    )
-    return statement, parameters
-
-
-def _beyond(names: Sequence[sql.Identifier], after: Key) -> sql.Composable:
-    """Whether a row's key is greater: equal up to some part and greater in it, where NULL is greatest."""
-    branches: list[sql.Composable] = []
-    for n, (name, part) in enumerate(zip(names, after, strict=True)):
-        equal = [
-            sql.SQL("{} IS NULL").format(names[e])
-            if after[e] is None
-            else sql.SQL("{} = {}").format(names[e], sql.Placeholder(f"key_{e}"))
-            for e in range(n)
-        ]
-        if part is None:
-            continue  # nothing is greater than NULL
-        greater = sql.SQL("({0} > {1} OR {0} IS NULL)").format(name, sql.Placeholder(f"key_{n}"))
-        branches.append(sql.SQL("({})").format(sql.SQL(" AND ").join([*equal, greater])))
-    return sql.SQL("({})").format(sql.SQL(" OR ").join(branches or [sql.SQL("false")]))

@@ -35,7 +35,9 @@ LIMIT %(max_rows)s
 
 -- name: enter
 INSERT INTO headwater.presence (tenant, channel, connection, member, holder)
-VALUES (%(tenant)s, %(channel)s, %(connection)s, %(member)s, %(holder)s)
+SELECT %(tenant)s, p.channel, p.connection, p.member, %(holder)s
+FROM unnest(%(channels)s::text[], %(connections)s::text[], %(members)s::text[]) AS p(channel, connection, member)
+ON CONFLICT DO NOTHING
 
 -- name: leave
 DELETE FROM headwater.presence AS p WHERE p.tenant = %(tenant)s AND p.channel = %(channel)s AND p.connection = %(connection)s
@@ -45,3 +47,8 @@ SELECT headwater.renew_presence(%(holder)s, %(seconds)s)
 
 -- name: end_presence
 SELECT headwater.end_presence(%(holder)s)
+
+-- name: checkpoint
+SELECT c.position, c.revision,
+       (SELECT coalesce(array_agg(p.position), '{}') FROM headwater.parked AS p WHERE p.view = c.view AND p.status = 'parked')
+FROM headwater.checkpoints AS c WHERE c.view = %(view)s
