@@ -21,6 +21,7 @@ EXAMPLES = 25
 def fuzz(url, token):
     """Sends valid and invalid requests to every operation, and checks every answer."""
     schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
+    schema = schema.exclude(path_regex="^/v1/live/")  # they do not end
     schema.config.generation.modes = list(GenerationMode)
     count = 0
     for found in schema.get_all_operations():

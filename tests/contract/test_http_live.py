@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import socket
 from contextlib import asynccontextmanager
 
 import httpx
@@ -162,7 +163,11 @@ async def test_a_client_that_takes_nothing_is_dropped_with_a_reason(database18):
     limits = Limits(slow_seconds=1.0, channel_messages=50)
     async with api(database18, limits=limits) as client:
         host, port = client.server.url.removeprefix("http://").split(":")
-        reader, writer = await asyncio.open_connection(host, int(port), limit=2**12)
+        small = socket.socket()
+        small.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**14)
+        small.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(small, (host, int(port)))
+        reader, writer = await asyncio.open_connection(sock=small, limit=2**14)
         writer.write(
             b"GET /v1/live/events?after=0 HTTP/1.1\r\nHost: x\r\n"
             b"Authorization: %b\r\n\r\n" % client.headers["authorization"].encode()
@@ -180,6 +185,18 @@ async def test_a_client_that_takes_nothing_is_dropped_with_a_reason(database18):
         assert b"event: dropped" in rest[-300:]
         assert b"took too little" in rest[-300:]
         assert live.open == 0
+
+
+async def test_a_quiet_channel_says_that_it_is_alive_and_how_far_it_is(database18):
+    async with (
+        api(database18, limits=Limits(heartbeat_seconds=0.1)) as client,
+        follow(client, type="order.voided") as stream,
+    ):
+        token = (await append(client, line(1))).json()["token"]
+        async with asyncio.timeout(SECONDS):
+            while stream.last_id != token:
+                stream.last_id = None
+                await stream.ready()
 
 
 # Views -------------------------------------------------------------------------------------------
@@ -318,12 +335,12 @@ def socket_to(client, path, **options):
 
 
 async def test_a_websocket_carries_the_same_messages(client):
-    async with socket_to(client, "/v1/live/events?type=order.placed") as socket, socket_to(
+    async with socket_to(client, "/v1/live/events?type=order.placed") as events, socket_to(
         client, "/v1/live/views/orders"
     ) as rows:  # fmt: skip
         token = (await append(client, line(1))).json()["token"]
         async with asyncio.timeout(SECONDS):
-            event = json.loads(await socket.recv())
+            event = json.loads(await events.recv())
             row = json.loads(await rows.recv())
         assert (event["id"], event["event"], event["data"]["stream"]) == (
             token,
@@ -332,9 +349,9 @@ async def test_a_websocket_carries_the_same_messages(client):
         )
         assert row["data"] == {"key": "1", "row": {"total": "5", "events": 1}}
         await append(client, line(2))
-        assert json.loads(await socket.recv())["data"]["stream"] == "order/2"
-    async with socket_to(client, f"/v1/live/events?after={token}") as socket:
-        assert json.loads(await socket.recv())["data"]["stream"] == "order/2"
+        assert json.loads(await events.recv())["data"]["stream"] == "order/2"
+    async with socket_to(client, f"/v1/live/events?after={token}") as events:
+        assert json.loads(await events.recv())["data"]["stream"] == "order/2"
 
 
 async def test_a_websocket_is_refused_before_it_opens(client):
@@ -359,10 +376,10 @@ async def test_all_channels_end_when_the_server_stops(database18):
     async with api(database18) as client:
         stream = follow(client)
         following = await stream.__aenter__()
-        socket = await socket_to(client, "/v1/live/events").__aenter__()
+        events = await socket_to(client, "/v1/live/events").__aenter__()
         await client.server.service.close()
         name, _, data = await following.next()
         assert (name, data) == ("dropped", {"reason": "the server stops"})
         with pytest.raises(websockets.ConnectionClosed):
-            await socket.recv()
+            await events.recv()
         await stream.__aexit__(None, None, None)

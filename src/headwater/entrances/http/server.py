@@ -8,7 +8,7 @@ import ipaddress
 import socket
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import uvicorn
@@ -32,7 +32,7 @@ class Serving:
     """A server that runs: where, and the token that lives as long as it does."""
 
     url: str
-    local_token: str | None
+    local_token: str | None = field(repr=False)
     service: Service
 
 

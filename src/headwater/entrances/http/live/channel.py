@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
 
 from headwater.entrances.http.limits import Limits
 from headwater.entrances.http.live.messages import Filter, Message
@@ -56,6 +56,9 @@ class Follower:
         self._bytes = 0
         self._overflowed = False
         self._wake = asyncio.Event()
+        self._sender: asyncio.Task[object] | None = None
+        self._since = 0.0
+        self._expired = False
         self.position = after
         self.dropped: str | None = None
 
@@ -80,6 +83,35 @@ class Follower:
         self._channel.followers.discard(self)
         self._forget()
         self._wake.set()
+
+    @contextmanager
+    def sending(self) -> Iterator[None]:
+        """Around a write to the client. Raises TimeoutError where the client takes too long.
+
+        One pulse looks after all followers: a timer for each write would cost a third of the CPU.
+        """
+        loop = asyncio.get_running_loop()
+        self._sender, self._since = asyncio.current_task(), loop.time()
+        try:
+            yield
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if self._expired and task is not None and task.uncancel() <= 0:
+                self._expired = False
+                raise TimeoutError from None
+            raise
+        finally:
+            self._sender = None
+
+    def beat(self, now: float, *, alive: bool) -> None:
+        """Looks whether the client is too slow; ``alive`` asks for a sign of life if it is quiet."""
+        if self._sender is not None:
+            if now - self._since > self._limits.slow_seconds:
+                self._expired = True
+                self._sender.cancel()
+                self._sender = None
+        elif alive:
+            self._wake.set()
 
     async def follow(self) -> AsyncIterator[list[Message]]:
         """Messages in order, without a gap or a double; an empty list is a sign of life.
@@ -111,9 +143,7 @@ class Follower:
 
     async def _next(self) -> list[Message]:
         if not self._queue:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._limits.heartbeat_seconds):
-                    await self._wake.wait()
+            await self._wake.wait()
         self._wake.clear()
         if not self._following:
             return []

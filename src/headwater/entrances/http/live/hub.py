@@ -32,6 +32,7 @@ class Hub:
         self._following: Counter[tuple[str, str | None]] = Counter()
         self._turns = asyncio.Semaphore(_CATCHING_UP)
         self._stopping = False
+        self._pulse: asyncio.Task[None] | None = None
         self._followers: set[Follower] = set()
         self.presence = Presence(app.database(), limits)
         self.dropped = 0
@@ -65,6 +66,8 @@ class Hub:
                 channel, wanted, self._limits, channel.position if after is None else after
             )
             self._followers.add(follower)
+            if self._pulse is None or self._pulse.done():
+                self._pulse = asyncio.create_task(self._beat(), name="live pulse")
             yield follower
         finally:
             if follower is not None:
@@ -78,10 +81,26 @@ class Hub:
         self._stopping = True
         for follower in tuple(self._followers):
             follower.drop(STOPPING)
+        if self._pulse is not None:
+            self._pulse.cancel()
         await self._tail.close()
         for view in self._views.values():
             await view.close()
         await self.presence.close()
+
+    async def _beat(self) -> None:
+        """Looks after all followers while there are any."""
+        loop, limits = asyncio.get_running_loop(), self._limits
+        every = min(limits.slow_seconds / 4, limits.heartbeat_seconds, 1.0)
+        alive_at = loop.time() + limits.heartbeat_seconds
+        while self._followers:
+            await asyncio.sleep(every)
+            now = loop.time()
+            alive = now >= alive_at
+            if alive:
+                alive_at = now + limits.heartbeat_seconds
+            for follower in tuple(self._followers):
+                follower.beat(now, alive=alive)
 
     async def _position(self, resume: str) -> int:
         return int(resume) if resume.isdigit() else await position_of(self._app.database(), resume)

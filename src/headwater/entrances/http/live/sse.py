@@ -54,7 +54,7 @@ class EventStream(Response):
     """The events of a follower, until the client goes, is dropped, or the server stops."""
 
     def __init__(self, call: Call, follower: Follower, stack: AsyncExitStack) -> None:
-        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no", "Connection": "close"}
         super().__init__(None, 200, headers, "text/event-stream")
         del self.headers["content-length"]
         self._call, self._follower, self._stack = call, follower, stack
@@ -72,22 +72,19 @@ class EventStream(Response):
                 gone.cancel()
 
     async def _send_all(self, send: Send) -> None:
-        limits, follower = self._call.service.limits, self._follower
+        follower = self._follower
         token_of = self._call.service.app.database().identity.token
         await send(_body(_RETRY + _id(token_of(follower.position))))
         try:
             async for messages in follower.follow():
-                body = b"".join(m.sse for m in messages) or b":\n" + _id(
-                    token_of(follower.position)
-                )
-                async with asyncio.timeout(limits.slow_seconds):
-                    await send(_body(body))
+                body = b"".join([m.sse for m in messages])
+                with follower.sending():
+                    await send(_body(body or b":\n" + _id(token_of(follower.position))))
         except TimeoutError:
             follower.drop(SLOW)
             self._call.service.live.dropped += 1
-        with suppress(TimeoutError):
-            async with asyncio.timeout(limits.slow_seconds):
-                await send(_body(_dropped(follower.dropped or ""), more=False))
+        with suppress(TimeoutError), follower.sending():
+            await send(_body(_dropped(follower.dropped or ""), more=False))
 
 
 async def _gone(receive: Receive, follower: Follower) -> None:

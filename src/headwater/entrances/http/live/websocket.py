@@ -68,11 +68,10 @@ class Channels:
         return caller
 
     async def _send_all(self, socket: WebSocket, follower: Follower) -> None:
-        slow = self._service.limits.slow_seconds
         gone = asyncio.create_task(_gone(socket, follower))
         try:
             async for messages in follower.follow():
-                async with asyncio.timeout(slow):
+                with follower.sending():
                     for message in messages:
                         await socket.send_text(message.text)
         except TimeoutError:
@@ -82,9 +81,11 @@ class Channels:
             gone.cancel()
         if socket.client_state is WebSocketState.CONNECTED:
             code = _TRY_AGAIN_LATER if follower.dropped == SLOW else _GOING_AWAY
-            with suppress(TimeoutError, WebSocketDisconnect, RuntimeError):
-                async with asyncio.timeout(slow):
-                    await socket.close(code, follower.dropped)
+            with (
+                suppress(TimeoutError, WebSocketDisconnect, RuntimeError),
+                follower.sending(),
+            ):
+                await socket.close(code, follower.dropped)
 
 
 def check_origin(connection: HTTPConnection) -> None:
