@@ -222,6 +222,20 @@ class App:
         """Reads the log in order, as the application: one tenant at a time."""
         return LogReader(self._open.database("headwater_app"), self.events)
 
+    @property
+    def commits(self) -> SharedCommits:
+        """Appends groups that are made already, in commits that callers share."""
+        return self._open.commits
+
+    def view(self, name: str) -> FoldView[Any] | RowsView[Any]:
+        """A view as readers use it. Raises UnknownView."""
+        if (found := self._folds.get(name) or self._rows.get(name)) is None:
+            raise UnknownView(
+                f"The app {self.name!r} has no view {name!r}.",
+                hint=f"It has {', '.join(self.views) or 'none'}.",
+            )
+        return found
+
     def database(self, role: str = "headwater_app") -> Database:
         """A pool of connections in one role."""
         return self._open.database(role)

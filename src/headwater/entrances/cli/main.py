@@ -12,7 +12,7 @@ import importlib
 import logging
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -49,11 +49,12 @@ def cli(context: click.Context, app_path: str | None) -> None:
 
 
 def command(
-    *, app_needed: bool = False
+    *, app_needed: bool = False, run_with: Callable[[Coroutine[Any, Any, int]], int] = asyncio.run
 ) -> Callable[[Callable[..., Awaitable[int | None]]], click.Command]:
     """A command as an async function of (app, options), under the command's name and docstring.
 
-    The app is opened around it; HeadwaterErrors become a message and an exit code.
+    The app is opened around it; HeadwaterErrors become a message and an exit code. ``run_with`` runs the
+    event loop.
     """
 
     def declare(run: Callable[..., Awaitable[int | None]]) -> click.Command:
@@ -61,7 +62,7 @@ def command(
         @click.pass_context
         def invoke(context: click.Context, /, **options: Any) -> None:
             app_path = context.find_root().obj
-            sys.exit(_run(functools.partial(_opened, run, app_path, app_needed, options)))
+            sys.exit(_run(functools.partial(_opened, run, app_path, app_needed, options), run_with))
 
         return cli.command(run.__name__.strip("_"))(invoke)
 
@@ -100,12 +101,15 @@ def _folder(where: str) -> Path | None:
     return Path(where) if where and Path(where).is_dir() else None
 
 
-def _run(work: Callable[[], Awaitable[int]]) -> int:
+def _run(
+    work: Callable[[], Awaitable[int]],
+    run_with: Callable[[Coroutine[Any, Any, int]], int] = asyncio.run,
+) -> int:
     # A supervisor's SIGTERM ends a command as Ctrl-C does, also one that a script started with &.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
-        return asyncio.run(_awaited(work))
+        return run_with(_awaited(work))
     except KeyboardInterrupt:
         output.note("Interrupted.")
         return 130
@@ -162,6 +166,7 @@ def main() -> None:
         level=logging.WARNING, format="%(asctime)s %(name)s %(message)s", stream=sys.stderr
     )
     # The commands register themselves with the group above.
+    importlib.import_module("headwater.entrances.cli.access")
     importlib.import_module("headwater.entrances.cli.commands")
     importlib.import_module("headwater.entrances.cli.views")
     importlib.import_module("headwater.entrances.cli.capture")

@@ -281,6 +281,20 @@ class PostgresDocuments(PostgresView, Generic[D]):
 
     # Checking ------------------------------------------------------------------------------------
 
+    async def touched(
+        self, connection: Connection, *, after: int, upto: int, parked: Sequence[int]
+    ) -> list[str] | None:
+        """The keys that events in (after, upto] belong to; see StoredView."""
+        parameters = {
+            "key": self._fold.key,
+            "types": self._fold.type_names,
+            "after": after,
+            "upto": upto,
+            "parked": list(parked),
+        }
+        cursor = await connection.execute(SQL["documents.touched"], parameters)
+        return [row[0] for row in await cursor.fetchall()]
+
     async def verify(self, report: Report | None = None, *, limit: int = 20) -> Verification:
         """Folds the log again, in slices of keys that fit in memory, and compares every document."""
         async with snapshot(self._database) as connection:

@@ -68,3 +68,9 @@ SELECT e.position, e.tenant, e.type, e.schema_version, e.data::text,
 FROM headwater.events AS e
 WHERE e.position > %(after)s AND e.position <= %(upto)s AND e.type = ANY (%(types)s)
 ORDER BY e.position
+
+-- name: touched
+SELECT DISTINCT jsonb_build_array(e.tenant, e.data ->> %(key)s::text)::text
+FROM headwater.events AS e
+WHERE e.position > %(after)s AND e.position <= %(upto)s AND e.type = ANY (%(types)s)
+  AND e.position <> ALL (%(parked)s::bigint[]) AND e.data ->> %(key)s::text IS NOT NULL
