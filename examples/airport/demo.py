@@ -16,6 +16,7 @@ from examples.airport.files import queries
 from examples.airport.live import LiveReplay, Source
 from examples.airport.relay_process import RelayProcess
 from examples.airport.replay import Progress
+from examples.airport.second_act import second_act
 
 VIEWS = (carrier_delays, routes, airport_hours, aircraft)
 RESULTS = ("carriers", "routes", "hours", "weather", "aircraft")
@@ -71,6 +72,7 @@ async def run(folder: Path, days: int, console: Console) -> bool:
         progress = await replay.progress(app)
         await _show_results(console, progress)
         made, views = await _prove(console, source, progress)
+        made += await second_act(folder, console)
         screen.checks(console, made)
         report = Report(
             days=days,

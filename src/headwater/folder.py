@@ -11,6 +11,7 @@ from pathlib import Path
 
 from headwater.app import App
 from headwater.capture.rows import row_folds
+from headwater.capture.tables import only_tenant
 from headwater.errors import DefinitionError, HeadwaterError, ViewDefinitionError
 from headwater.events import EventType
 from headwater.log import Database
@@ -21,19 +22,25 @@ from headwater.operations.settings import Settings
 async def app_of_folder(folder: Path, settings: Settings) -> App:
     """The app of a folder. Its views are named by their files; their keys are what they group by.
 
+    Where all captured tables are of one tenant, that is the app's.
+
     Reads the registry, so the database must be running. Raises DefinitionError, naming the file, for a
     SELECT that cannot be kept.
     """
-    database = Database(settings.server().url, "headwater_app", name="headwater folder", max_size=1)
+    database = Database(
+        settings.server().url, "headwater_operator", name="headwater folder", max_size=1
+    )
     try:
         types = await registered(database)
+        tenant = await only_tenant(database)
     finally:
         await database.close()
-    return _app(folder, types, settings)
+    return _app(folder, types, tenant, settings)
 
 
-def _app(folder: Path, types: list[EventType], settings: Settings) -> App:
-    app = App(folder.resolve().name, events=[t.event_class for t in types], settings=settings)
+def _app(folder: Path, types: list[EventType], tenant: str | None, settings: Settings) -> App:
+    name, classes = folder.resolve().name, [t.event_class for t in types]
+    app = App(name, events=classes, tenant=tenant, settings=settings)
     files = sorted(folder.glob("*.sql"))
     rows = list(row_folds(types))
     wanted = " ".join(file.read_text(errors="replace") for file in files)

@@ -117,6 +117,10 @@ def assert_complete(folder: Path, output: str) -> None:
         "log_equals_the_table",
         "nothing_missing_or_doubled",
         "relay_killed_in_the_middle",
+        "select_equals_the_table",
+        "seen_live",
+        "nothing_lost_while_killed",
+        "changed_select_rebuilt",
         *(f"{view}_{check}" for view in VIEWS for check in ("verified", "equals_the_log")),
     } <= made["checks"].keys()
     assert made["views"].keys() == VIEWS

@@ -152,3 +152,10 @@ async def problems(operator: Database) -> list[Problem]:
                 finding = "its backfill is not finished"
                 found.append(Problem(name, finding, f"headwater capture {now} goes on with it."))
     return found
+
+
+async def only_tenant(operator: Database) -> str | None:
+    """The tenant of all captured tables, or None where they have several or none that is fixed."""
+    async with operator.connection() as connection:
+        row = await (await connection.execute(SQL["capture.only_tenant"])).fetchone()
+    return None if row is None else row[0]

@@ -40,3 +40,7 @@ WHERE k.state <> 'released' ORDER BY k.name
 SELECT DISTINCT ON (t.type) t.type, t.schema_version, t.stream_pattern, t.schema
 FROM headwater.event_types AS t WHERE %(like)s::text IS NULL OR t.type LIKE %(like)s
 ORDER BY t.type, t.schema_version DESC
+
+-- name: only_tenant
+SELECT min(k.fixed_tenant) FROM headwater.captures AS k WHERE k.state <> 'released'
+HAVING count(DISTINCT k.fixed_tenant) = 1 AND bool_and(k.tenant_from = 'fixed')
