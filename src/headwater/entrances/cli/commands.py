@@ -22,6 +22,7 @@ from headwater.errors import HeadwaterError, InvalidEvent
 from headwater.log.database import SQL as LOG
 from headwater.log.database import Database
 from headwater.log.reading import safe_position
+from headwater.log.tasks import ended
 from headwater.log.ticker import Ticker
 from headwater.operations.health import Finding, ViewRow, examine, view_rows
 from headwater.operations.migrate import admit_application, create_login, migrate
@@ -273,8 +274,7 @@ async def _ticking(app: App) -> Any:
         try:
             yield
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await ended([task])
 
 
 async def _tick_on(ticker: Ticker) -> None:

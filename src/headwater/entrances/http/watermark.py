@@ -10,6 +10,7 @@ import psycopg
 from headwater.errors import HeadwaterError, NotCaughtUp
 from headwater.log.database import Database
 from headwater.log.reading import safe_position
+from headwater.log.tasks import ended
 
 _POLL_SECONDS = (0.001, 0.001, 0.002, 0.002, 0.003, 0.005)
 
@@ -53,8 +54,7 @@ class Watermark:
         """Ends the poll. Idempotent."""
         task, self._task = self._task, None
         if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await ended([task])
 
     async def _poll(self) -> None:
         while self._waiting:

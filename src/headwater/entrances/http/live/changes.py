@@ -23,6 +23,7 @@ from headwater.entrances.http.views import encode
 from headwater.entrances.http.watermark import Watermark
 from headwater.errors import HeadwaterError, NotCaughtUp, RequestRefused, UnknownView
 from headwater.log.database import Connection
+from headwater.log.tasks import ended
 from headwater.readers import CheckpointWatch
 
 _log = logging.getLogger("headwater.http.live")
@@ -72,8 +73,7 @@ class ViewChannel(Channel):
         """Ends the channel's own work. Idempotent."""
         task, self._task = self._task, None
         if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await ended([task])
         await self._watch.close()
 
     async def between(self, after: int, upto: int) -> Page:

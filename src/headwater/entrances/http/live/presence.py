@@ -18,6 +18,7 @@ from headwater.entrances.http.limits import Limits
 from headwater.entrances.http.routes import Call
 from headwater.errors import HeadwaterError
 from headwater.log.database import Database
+from headwater.log.tasks import ended
 
 _log = logging.getLogger("headwater.http.live")
 _LISTED = 1_000
@@ -76,8 +77,7 @@ class Presence:
         """Lets all members go. Idempotent."""
         task, self._task = self._task, None
         if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await ended([task])
             with suppress(HeadwaterError, psycopg.Error):
                 async with self._database.connection() as connection:
                     await connection.execute(SQL["http.end_presence"], {"holder": self._holder})

@@ -17,6 +17,7 @@ from headwater.entrances.http.watermark import Watermark
 from headwater.errors import HeadwaterError
 from headwater.log.database import SQL, Database
 from headwater.log.reading import safe_position
+from headwater.log.tasks import ended
 
 _log = logging.getLogger("headwater.http.live")
 _PAGE = 1_000
@@ -85,8 +86,7 @@ class Tail:
         """Ends the tail. Idempotent."""
         task, self._task = self._task, None
         if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await ended([task])
 
     async def _run(self) -> None:
         database = self._app.database("headwater_relay")
