@@ -92,7 +92,10 @@ class Reader:
             self.opens_a_second_terminal(text)
         elif title == "stop second terminal":
             self.stops_the_second_terminal()
+        elif title == "kill second terminal":
+            self.stops_the_second_terminal(signal.SIGKILL)
         elif title:
+            (self.folder / title).parent.mkdir(exist_ok=True)
             (self.folder / title).write_text(text)
         elif language == "sh":
             self.exports += "".join(re.findall(r"^export .*\n", text, re.MULTILINE))
@@ -125,10 +128,10 @@ class Reader:
         )
         assert "driving" in self.second_terminal.stdout.readline()
 
-    def stops_the_second_terminal(self):
+    def stops_the_second_terminal(self, number=signal.SIGINT):
         process, self.second_terminal = self.second_terminal, None
         if process is not None:
-            process.send_signal(signal.SIGINT)
+            process.send_signal(number)
             try:
                 process.wait(SECONDS)
             finally:
@@ -169,10 +172,11 @@ def test_the_first_app_of_the_readme_runs_twice(tmp_path):
         assert time.monotonic() - began < SECONDS
 
 
-def test_the_tutorial_runs_from_an_empty_folder(tmp_path):
+@pytest.mark.parametrize("page", ["first-app", "watch-a-table"])
+def test_a_tutorial_runs_from_an_empty_folder(tmp_path, page):
     output = None
     with reader_in(tmp_path) as reader:
-        for info, text in blocks(DOCS / "tutorial" / "first-app.md"):
+        for info, text in blocks(DOCS / "tutorial" / f"{page}.md"):
             if info == "text":
                 assert_shows(output, text)
             else:
