@@ -156,7 +156,9 @@ def test_interrupted_and_started_again_it_goes_on_where_it_was(folder):
     code, output = run(folder, "--days", str(DAYS))
     assert code == 0, output
     assert "is done" in output
-    assert report(folder)["head_position"] == before["head_position"]
+    again = report(folder)
+    assert again["events"] == before["events"]
+    assert again["head_position"] > before["head_position"]  # the second act wrote facts too
     assert_complete(folder, output)
 
     code, output = run(folder, "--days", str(DAYS + 1))
