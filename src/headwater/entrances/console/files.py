@@ -50,7 +50,9 @@ def page_routes() -> list[BaseRoute]:
     for path, file in _below(folder):
         where = "/" if path == "index.html" else f"/console/{path}"
         suffix = path[path.rindex(".") :]
-        routes.append(Route(where, _File(file.read_bytes(), _TYPES[suffix]).respond, methods=["GET"]))
+        routes.append(
+            Route(where, _File(file.read_bytes(), _TYPES[suffix]).respond, methods=["GET"])
+        )
     return routes
 
 

@@ -64,7 +64,14 @@ def _at_least(limits: Limits) -> tuple[Parameter, ...]:
 
 def operations(limits: Limits) -> list[Operation]:
     """All operations under some limits."""
-    return [_append(limits), *_log(limits), *_live(), *_views(limits), *_overview(limits), *_operate()]
+    return [
+        _append(limits),
+        *_log(limits),
+        *_live(),
+        *_views(limits),
+        *_overview(limits),
+        *_operate(),
+    ]
 
 
 def _append(limits: Limits) -> Operation:

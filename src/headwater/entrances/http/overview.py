@@ -14,7 +14,9 @@ from headwater.entrances.http.access import SQL
 from headwater.entrances.http.routes import Call
 
 COUNTED = 10_000
-"""How many waiting events of a view are counted; what is beyond is told from positions."""
+"""How many waiting events of a view are counted."""
+BLOCK = 2**40
+"""How many positions a month has."""
 
 
 class CallerState(msgspec.Struct):
@@ -35,7 +37,11 @@ class LogState(msgspec.Struct):
 
 
 class ViewLag(msgspec.Struct):
-    """How far a view is, over all tenants. ``exact`` is false where ``behind`` is told from positions."""
+    """How far a view is, over all tenants.
+
+    Where more than 10,000 events wait, ``exact`` is false: ``behind`` is told from positions, which rolled
+    back appends leave gaps in; or it is 10,001, where the view is in another month than the log.
+    """
 
     name: str
     kind: str
@@ -109,7 +115,7 @@ async def show_overview(call: Call) -> Response:
         cursor = await connection.execute(SQL["http.overview_log"])
         row = await cursor.fetchone()
         assert row is not None
-        at, safe, drawn, newest_at, relays = row
+        at, safe, drawn, newest_at, first, relays = row
         parameters = {"upto": safe, "max_rows": COUNTED + 1}
         cursor = await connection.execute(SQL["http.overview_views"], parameters)
         rows = await cursor.fetchall()
@@ -119,7 +125,7 @@ async def show_overview(call: Call) -> Response:
             kind,
             _status(call, name, fingerprint),
             position,
-            behind if behind <= COUNTED else max(safe - position, behind),
+            _behind(behind, max(position, first - 1), safe),
             behind <= COUNTED,
             waiting,
             parked,
@@ -134,6 +140,12 @@ async def show_overview(call: Call) -> Response:
         views.append(ViewLag(name, kind, "missing", 0, 0, True, 0, 0, None, None, None))
     views.sort(key=lambda view: view.name)
     return _answer(Overview(at, LogState(safe, drawn, newest_at, relays), views))
+
+
+def _behind(counted: int, position: int, safe: int) -> int:
+    if counted <= COUNTED or position // BLOCK != safe // BLOCK:
+        return counted
+    return max(safe - position, counted)
 
 
 def _status(call: Call, name: str, fingerprint: str) -> Literal["current", "stale", "unknown"]:

@@ -22,7 +22,7 @@ export function json(value, label) {
 }
 
 /** A row of a table that unfolds: its first cell has the button, and `whole()` gives what is below. */
-export function folded(cells, columns, whole) {
+export function folded(cells, whole) {
   const id = `whole-${(numbers += 1)}`;
   const button = cells.querySelector(".row");
   const group = h("tbody", { class: "fold" }, cells);
@@ -35,7 +35,7 @@ export function folded(cells, columns, whole) {
       group.lastElementChild.remove();
       button.removeAttribute("aria-controls");
     } else {
-      group.append(h("tr", { class: "whole", id }, h("td", { colspan: columns }, whole())));
+      group.append(h("tr", { class: "whole", id }, h("td", { colspan: [...cells.cells].filter((cell) => cell.checkVisibility()).length }, whole())));
       button.setAttribute("aria-controls", id);
     }
   });
@@ -50,7 +50,7 @@ export function eventRow(event, { stream }) {
     ? [h("td", { class: "time" }, when(event.recorded_at)), h("td", {}, type), h("td", { class: "name" }, name), h("td", { class: "number wide" }, count(event.version))]
     : [h("td", { class: "number" }, count(event.version)), h("td", {}, type), h("td", { class: "time" }, when(event.recorded_at))];
   const row = h("tr", {}, cells, h("td", { class: "data" }, h("code", {}, oneLine(event.data))));
-  return folded(row, cells.length + 1, () => whole(event));
+  return folded(row, () => whole(event));
 }
 
 function whole(event) {

@@ -8,6 +8,12 @@ const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-d
 /** A whole number with thousands separators. */
 export const count = (value) => whole.format(value);
 
+/** How many events a view is behind, as exactly as it is known. */
+export function behind(view) {
+  if (view.exact) return count(view.behind);
+  return view.behind > 10001 ? `≈ ${count(view.behind)}` : "over 10,000";
+}
+
 /** Something per second; null is not known yet. */
 export function rate(value) {
   if (value === null) return "–";

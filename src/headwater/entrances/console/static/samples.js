@@ -40,9 +40,10 @@ export const logRate = () => recent((sample) => sample.log);
 /** How fast a view moves. */
 export const viewRate = (name) => recent((sample) => sample.views.get(name));
 
-/** The log's rate at each sample of the last minutes: `{at, rate}`. */
+/** The log's rate at each sample of the last minutes: `{at, rate}`; the first has that of the second. */
 export function history() {
-  return seen.slice(1).map((sample, n) => ({ at: sample.at, rate: between(seen[n], sample, (s) => s.log) ?? 0 }));
+  if (seen.length < 2) return [];
+  return seen.map(({ at }, n) => ({ at, rate: between(seen[Math.max(n - 1, 0)], seen[Math.max(n, 1)], (s) => s.log) ?? 0 }));
 }
 
 /** What to say of a view's state: a shape's kind, a word, and why. */

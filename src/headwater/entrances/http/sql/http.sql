@@ -56,6 +56,7 @@ FROM headwater.checkpoints AS c WHERE c.view = %(view)s
 -- name: overview_log
 SELECT clock_timestamp(), s.position, (SELECT last_value - (NOT is_called)::int FROM headwater.position_seq),
        (SELECT e.recorded_at FROM headwater.events AS e WHERE e.position <= s.position ORDER BY e.position DESC LIMIT 1),
+       coalesce((SELECT e.position FROM headwater.events AS e ORDER BY e.position LIMIT 1), 0),
        (SELECT count(*)::int FROM headwater.leases WHERE name LIKE 'relay/%%' AND expires_at > clock_timestamp())
 FROM (SELECT last_value - (NOT is_called)::int AS position FROM headwater.safe) AS s
 

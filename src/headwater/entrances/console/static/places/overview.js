@@ -2,11 +2,12 @@
 
 import { get, poll, session } from "../api.js";
 import { empty, fact, follow, h, mark, say, setState, state, svg, table } from "../dom.js";
-import { count, rate, seconds, when } from "../format.js";
+import { behind, count, rate, seconds, when } from "../format.js";
 import { history, logRate, look, standing, viewRate } from "../samples.js";
 
 const WIDTH = 600;
 const HEIGHT = 72;
+const MANY = 1000;
 const SPAN_MS = [60 * 1000, 5 * 60 * 1000];
 
 export const title = () => "Overview";
@@ -91,11 +92,13 @@ function doctor() {
     else setState(sum, "good", "nothing needs attention");
     say(rest.firstElementChild, good.length === 1 ? "1 check is fine" : `${good.length} checks are fine`);
     const key = (f) => `${f.check} ${f.level} ${f.finding}`;
-    follow(list, bad, key, (f) => h("li", {}, state(f.level === "fail" ? "bad" : "warn", f.level), h("div", {}, h("p", {}, h("strong", {}, f.check), ": ", sentence(f.finding)), f.remedy ? h("p", { class: "soft" }, sentence(f.remedy)) : null)));
+    follow(list, bad, key, (f) => h("li", {}, state(f.level === "fail" ? "bad" : "warn", f.level), h("div", {}, h("p", {}, h("strong", {}, checked(f.check)), ": ", sentence(f.finding)), f.remedy ? h("p", { class: "soft" }, sentence(f.remedy)) : null)));
     follow(fine, good, (f) => `${f.check} ${f.finding}`, (f) => h("li", {}, h("p", {}, h("strong", {}, f.check), ": ", sentence(f.finding))));
   };
   return { element, show };
 }
+
+const checked = (check) => (check.startsWith("view ") ? h("a", { href: `#/views/${check.slice(5)}` }, check) : check);
 
 const sentence = (text) => (/[.!?]$/.test(text) ? text : `${text}.`);
 
@@ -127,7 +130,7 @@ function views() {
   const change = (row, view) => {
     const { parts } = row;
     setState(parts.state, ...standing(view));
-    say(parts.behind, (view.exact ? "" : "≈ ") + count(view.behind));
+    say(parts.behind, behind(view));
     say(parts.lag, seconds(view.behind_seconds));
     say(parts.rate, rate(viewRate(view.name)));
     say(parts.parked, count(view.parked));
@@ -153,9 +156,9 @@ function tenantViews() {
     return opens(row);
   };
   const change = (row, view) => {
-    const lagging = { ...view, driven_by: view.driven ? "a relay" : null, state: "running", behind_seconds: 0 };
+    const lagging = { ...view, driven_by: view.driven ? "a relay" : null, state: "running", behind_seconds: view.behind_positions > MANY ? Infinity : 0 };
     setState(row.parts.state, ...standing(lagging));
-    say(row.parts.behind, count(view.behind_positions));
+    say(row.parts.behind, view.position === 0 ? "all" : count(view.behind_positions));
     say(row.parts.parked, count(view.parked));
     mark(row.parts.parked, "data-kind", view.parked ? "warn" : null);
   };

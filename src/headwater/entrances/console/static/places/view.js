@@ -3,7 +3,7 @@
 import { get, poll, Problem, session } from "../api.js";
 import { empty, fact, follow, h, mark, say, setState, state, table } from "../dom.js";
 import { folded, json, streamPlace, eventTable } from "../events.js";
-import { cell, count, rate, seconds, visible, when } from "../format.js";
+import { behind, cell, count, rate, seconds, visible, when } from "../format.js";
 import { look, standing, viewRate } from "../samples.js";
 
 const ROWS = 20;
@@ -52,7 +52,7 @@ function lagOf(name, head) {
     setState(now, kind, word);
     why.hidden = !reason;
     say(why, reason ?? "");
-    const values = [(view.exact ? "" : "≈ ") + count(view.behind), seconds(view.behind_seconds), rate(viewRate(name)), count(view.parked), count(view.position)];
+    const values = [behind(view), seconds(view.behind_seconds), rate(viewRate(name)), count(view.parked), count(view.position)];
     values.forEach((value, n) => say(parts[n].value, value));
     mark(parts[3], "data-kind", view.parked ? "warn" : null);
     say(by.value, view.driven_by ?? "nobody");
@@ -76,12 +76,14 @@ function parkedOf(name) {
   const shown = eventTable("Parked events", [["Type", ""], ["Stream", "name"], ["Parked", "time"], ["Reason", "data"]]);
   const none = h("p", { class: "soft" }, "Nothing is parked.");
   const what = h("p", { class: "soft" }, "Once the cause is mended, ", h("code", {}, `headwater parked --view ${name} --replay`), " applies them again.");
-  const element = h("section", { "aria-labelledby": "parked" }, h("h2", { id: "parked" }, "Parked events"), none, shown, what);
-  shown.hidden = what.hidden = true;
+  const first = h("p", { class: "soft" }, "These are the first; there are more.");
+  const element = h("section", { "aria-labelledby": "parked" }, h("h2", { id: "parked" }, "Parked events"), none, shown, first, what);
+  shown.hidden = what.hidden = first.hidden = true;
   const load = async () => {
-    const { parked } = await get(`v1/parked/${encodeURIComponent(name)}`, "read");
+    const { parked, next } = await get(`v1/parked/${encodeURIComponent(name)}`, "read");
     none.hidden = parked.length > 0;
     shown.hidden = what.hidden = parked.length === 0;
+    first.hidden = next === null;
     follow(shown.rows, parked, (event) => event.position, parkedRow);
   };
   return { element, load };
@@ -91,7 +93,7 @@ function parkedRow(event) {
   const button = h("button", { type: "button", class: "row" }, event.type ?? "unknown");
   const row = h("tr", {}, h("td", {}, button), h("td", { class: "name" }, event.stream ? h("a", { href: streamPlace(event.stream) }, visible(event.stream)) : "–"),
     h("td", { class: "time" }, when(event.parked_at)), h("td", { class: "data" }, visible(event.reason)));
-  return folded(row, 4, () => h("div", { class: "event" }, h("p", {}, visible(event.reason)), json(event.data, "Data"),
+  return folded(row, () => h("div", { class: "event" }, h("p", {}, visible(event.reason)), json(event.data, "Data"),
     h("dl", { class: "facts small" }, [["Position", count(event.position)], ["Keys", event.keys?.map(visible).join(" ") ?? "unknown"], ["Version", event.version === null ? "–" : count(event.version)]]
       .map(([what, value]) => h("div", {}, h("dt", {}, what), h("dd", {}, value))))));
 }
