@@ -293,6 +293,8 @@ async def test_everything_can_be_reached_by_keys(database18, chromium):
             await shows(tab, ".definition", "GROUP BY 1")
             await tab.keyboard.press("Escape")
             await shows(tab, "#views", "Views")
+            await tab.locator("a.row:focus").wait_for()
+            assert await focused(tab) == "sales"
             await tab.keyboard.press("g")
             await tab.keyboard.press("s")
             await shows(tab, "h1", "Streams")

@@ -18,6 +18,7 @@ const by = (id) => document.getElementById(id);
 const main = by("main");
 let now = { close: () => {} };
 let opened = false;
+let before = null;
 
 // Places -------------------------------------------------------------------------------------------
 
@@ -48,7 +49,22 @@ function show() {
   }
   window.scrollTo(0, 0);
   if (opened) main.querySelector("h1")?.focus({ preventScroll: true });
+  if (opened && before !== null) comeBack(before);
   opened = true;
+  before = location.hash;
+}
+
+/** Puts the focus on the row that led to the place one comes from, once it is there. */
+function comeBack(from) {
+  const started = document.activeElement;
+  const watch = new MutationObserver(() => {
+    const row = [...main.querySelectorAll("a.row")].find((link) => link.hash === from);
+    if (row === undefined) return;
+    watch.disconnect();
+    if (document.activeElement === started) row.focus();
+  });
+  watch.observe(main, { childList: true, subtree: true });
+  setTimeout(() => watch.disconnect(), 3000);
 }
 
 /** The scope that is missing; null where any token is, undefined where none is. */

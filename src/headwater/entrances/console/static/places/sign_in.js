@@ -10,7 +10,7 @@ const WHAT = {
 
 /** A form that takes a token. `scope` is what is missing; null where there is no token at all. */
 export function signIn(scope) {
-  const box = h("input", { id: "token", type: "password", autocomplete: "off", spellcheck: "false", required: true, placeholder: "hw_…", "aria-describedby": "token-error" });
+  const box = h("input", { id: "token", type: "password", autocomplete: "off", spellcheck: "false", required: true, "aria-describedby": "token-error" });
   const error = h("p", { class: "error", id: "token-error", role: "alert" });
   const button = h("button", { type: "submit" }, "Open");
   if (session.refused) say(error, sentence(session.refused));
