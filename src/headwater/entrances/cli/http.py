@@ -51,4 +51,7 @@ async def serving_http(app: App, address: str | None, *, off: bool) -> AsyncIter
         if server.local_token is not None:
             whose = f"tenant {app.tenant}" if app.tenant is not None else "operational pages only"
             output.say(f"local token, until this process ends ({whose}): {server.local_token}")
+            output.say(f"look at it: {server.url}/#token={server.local_token}")
+        else:
+            output.say(f"look at it: {server.url}/, with a token of headwater token create")
         yield

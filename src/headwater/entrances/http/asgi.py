@@ -13,6 +13,7 @@ from starlette.routing import BaseRoute, Route, Router, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from headwater.app import App
+from headwater.entrances.console import page_routes
 from headwater.entrances.http.access import Caller
 from headwater.entrances.http.limits import Limits
 from headwater.entrances.http.live.websocket import Channels
@@ -34,16 +35,17 @@ _log = logging.getLogger("headwater.http")
 _NOBODY = Caller("", None, frozenset())
 
 
-def asgi(app: App, limits: Limits | None = None) -> ASGIApp:
+def asgi(app: App, limits: Limits | None = None, *, console: bool = True) -> ASGIApp:
     """The API of an app, for any ASGI server or to be mounted into another application.
 
     ``api.mount("/headwater", asgi(app))`` mounts it in FastAPI. The app must be open while requests come.
+    ``console`` says whether the page is served too.
     """
-    return router(Service(app, limits or Limits()))
+    return router(Service(app, limits or Limits()), console=console)
 
 
-def router(service: Service) -> Router:
-    """The routes of a service."""
+def router(service: Service, *, console: bool = True) -> Router:
+    """The routes of a service, and of the page where ``console`` is set."""
     declared = operations(service.limits)
     described = msgspec.json.encode(document(declared))
     routes: list[BaseRoute] = [
@@ -56,7 +58,8 @@ def router(service: Service) -> Router:
         for o in declared
         if o.by_ticket
     ]
-    return Router([*routes, *sockets], redirect_slashes=False, default=nothing_here)
+    pages = page_routes() if console else []
+    return Router([*routes, *sockets, *pages], redirect_slashes=False, default=nothing_here)
 
 
 async def nothing_here(scope: Scope, receive: Receive, send: Send) -> None:
@@ -127,7 +130,8 @@ class Endpoint:
             return await gate.redeem_ticket(ticket)
         caller = await gate.caller(request.headers.get("authorization"))
         gate.admit(caller)
-        caller.may(operation.scope)
+        if operation.scope != "any":
+            caller.may(operation.scope)
         return caller
 
 

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from headwater.entrances.http.lines import NDJSON
 from headwater.entrances.http.routes import Call
 from headwater.errors import StaleToken
-from headwater.log.database import SQL, Database
+from headwater.log.database import SQL, Connection, Database
 from headwater.log.reading import safe_position
 
 
@@ -114,6 +114,8 @@ async def list_events(call: Call) -> Response:
         )
     async with database.connection() as connection:
         upto = await safe_position(connection)
+        if call.flag("newest"):
+            after = await _before_newest(connection, tenant, types, after, upto, limit)
     loop = asyncio.get_running_loop()
     deadline = loop.time() + call.seconds("wait_seconds")
     scanned = after
@@ -128,6 +130,17 @@ async def list_events(call: Call) -> Response:
     query = urlencode({"after": next_, "limit": limit, "type": list(types)}, doseq=True)
     link = f'</v1/events?{query}>; rel="next"'
     return _page(call, events, EventPage(events, next_), link, next_)
+
+
+async def _before_newest(
+    connection: Connection, tenant: str, types: Sequence[str], after: int, upto: int, limit: int
+) -> int:
+    """The position after which the tenant's newest events are a page."""
+    parameters = {"upto": upto, "types": list(types) or None, "tenant": tenant, "max_rows": limit}
+    async with connection.transaction():
+        await connection.execute(SQL["log.set_tenant"], {"tenant": tenant})
+        rows = await (await connection.execute(SQL["log.newest"], parameters)).fetchall()
+    return max(after, rows[-1][0] - 1) if rows else after
 
 
 async def list_stream(call: Call) -> Response:

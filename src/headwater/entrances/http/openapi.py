@@ -13,6 +13,15 @@ from headwater.entrances.http.events import EventPage, StoredEvent, StreamPage
 from headwater.entrances.http.health import Readiness
 from headwater.entrances.http.lines import CloudEvent, EventLine
 from headwater.entrances.http.live.presence import Member, Members
+from headwater.entrances.http.overview import (
+    CallerState,
+    DefinitionText,
+    LogState,
+    Overview,
+    ParkedEvent,
+    ParkedPage,
+    ViewLag,
+)
 from headwater.entrances.http.problems import MEDIA_TYPE, STATUS, Problem
 from headwater.entrances.http.routes import Operation, Parameter
 from headwater.entrances.http.tickets import Ticket
@@ -34,7 +43,7 @@ from headwater.operations.health import Finding
 _NAMED = (
     EventLine, CloudEvent, Receipt, AppendedEvent, Problem, StoredEvent, EventPage, StreamPage,
     ViewState, ViewList, ViewPage, Row, Readiness, Finding, Ticket,
-    Member, Members,
+    Member, Members, CallerState, Overview, LogState, ViewLag, DefinitionText, ParkedEvent, ParkedPage,
 )  # fmt: skip
 
 
@@ -86,10 +95,14 @@ def _operation(operation: Operation) -> dict[str, Any]:
         | _refusals(operation),
     }
     if operation.scope is not None:
-        described["security"] = [{"token": [operation.scope]}]
+        described["security"] = [{"token": [] if operation.scope == "any" else [operation.scope]}]
         if operation.by_ticket:
             described["security"].append({"ticket": []})
-        described["description"] = f"Needs a token of the scope `{operation.scope}`."
+        described["description"] = (
+            "Needs a token of any scope."
+            if operation.scope == "any"
+            else f"Needs a token of the scope `{operation.scope}`."
+        )
     if operation.body:
         described["requestBody"] = {
             "required": True,
@@ -143,6 +156,7 @@ def _schemas() -> dict[str, Any]:
         "CloudEvent": ("data",),
         "StoredEvent": ("data", "metadata"),
         "Row": ("row",),
+        "ParkedEvent": ("data",),
     }.items():
         for field in fields:
             found[name]["properties"][field] = {"type": "object"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headwater.entrances.http import appending, events, health, tickets, views
+from headwater.entrances.http import appending, events, health, overview, tickets, views
 from headwater.entrances.http.limits import Limits
 from headwater.entrances.http.lines import CLOUD_EVENT, CLOUD_EVENTS, NDJSON
 from headwater.entrances.http.live import presence, sse
@@ -64,7 +64,14 @@ def _at_least(limits: Limits) -> tuple[Parameter, ...]:
 
 def operations(limits: Limits) -> list[Operation]:
     """All operations under some limits."""
-    return [_append(limits), *_log(limits), *_live(), *_views(limits), *_operate()]
+    return [
+        _append(limits),
+        *_log(limits),
+        *_live(),
+        *_views(limits),
+        *_overview(limits),
+        *_operate(),
+    ]
 
 
 def _append(limits: Limits) -> Operation:
@@ -107,6 +114,7 @@ def _log(limits: Limits) -> list[Operation]:
                 Number("after", "Start after this position.", 0, _LAST_POSITION, 0),
                 limit,
                 Texts("type", "Only events of this type.", _TYPE, 100),
+                Flag("newest", "The newest events instead, those after the position; still in order."),
                 Number("wait_seconds", "Wait so long for an event where there is none.", 0, int(limits.wait_seconds), 0, fraction=True),
                 *_at_least(limits),
             ),
@@ -229,6 +237,51 @@ def _views(limits: Limits) -> list[Operation]:
             "read",
             (name, Text("key", "The row's key; its parts with commas between.", max_length=2000, where="path", encoded=True), *_at_least(limits)),
             refusals=(*_READS, KeyParked, UnknownView, NothingHere),
+        ),
+    ]  # fmt: skip
+
+
+def _overview(limits: Limits) -> list[Operation]:
+    return [
+        Operation(
+            "GET",
+            "/v1/caller",
+            "Whom the token stands for.",
+            overview.show_caller,
+            {200: Answer("Its tenant and scopes.", _json("CallerState"))},
+            "any",
+        ),
+        Operation(
+            "GET",
+            "/v1/parked/{name}",
+            "List the tenant's events that a view has parked.",
+            overview.list_parked,
+            {200: Answer("A page.", _json("ParkedPage"))},
+            "read",
+            (
+                Text("name", "The view.", max_length=40, where="path"),
+                Number("after", "Start after this position.", 0, _LAST_POSITION, 0),
+                Number("limit", "The most events.", 1, limits.page_rows, 100),
+            ),
+            refusals=(UnknownView,),
+        ),
+        Operation(
+            "GET",
+            "/v1/overview",
+            "The log's head and each view's lag, over all tenants.",
+            overview.show_overview,
+            {200: Answer("The log and the views.", _json("Overview"))},
+            "operate",
+        ),
+        Operation(
+            "GET",
+            "/v1/definitions/{name}",
+            "A view's definition as text.",
+            overview.show_definition,
+            {200: Answer("The definition.", _json("DefinitionText"))},
+            "operate",
+            (Text("name", "The view.", max_length=40, where="path"),),
+            refusals=(UnknownView,),
         ),
     ]  # fmt: skip
 

@@ -151,7 +151,8 @@ class Operation:
     summary: str
     run: Callable[[Call], Awaitable[Response]]
     answers: Mapping[int, Answer]
-    scope: Scope | None = None
+    scope: Scope | Literal["any"] | None = None
+    """What a token must have: one scope, or any; None: no token is needed."""
     parameters: Sequence[Parameter] = ()
     body: Mapping[str, Schema] = field(default_factory=dict)
     refusals: Sequence[type[HeadwaterError]] = ()

@@ -52,3 +52,32 @@ SELECT headwater.end_presence(%(holder)s)
 SELECT c.position, c.revision,
        (SELECT coalesce(array_agg(p.position), '{}') FROM headwater.parked AS p WHERE p.view = c.view AND p.status = 'parked')
 FROM headwater.checkpoints AS c WHERE c.view = %(view)s
+
+-- name: overview_log
+SELECT clock_timestamp(), s.position, (SELECT last_value - (NOT is_called)::int FROM headwater.position_seq),
+       (SELECT e.recorded_at FROM headwater.events AS e WHERE e.position <= s.position ORDER BY e.position DESC LIMIT 1),
+       coalesce((SELECT e.position FROM headwater.events AS e ORDER BY e.position LIMIT 1), 0),
+       (SELECT count(*)::int FROM headwater.leases WHERE name LIKE 'relay/%%' AND expires_at > clock_timestamp())
+FROM (SELECT last_value - (NOT is_called)::int AS position FROM headwater.safe) AS s
+
+-- name: overview_views
+SELECT v.view, v.kind, v.fingerprint, c.position, w.behind, coalesce(w.waiting_seconds, 0)::float8,
+       (SELECT count(*)::int FROM headwater.parked AS p WHERE p.view = v.view AND p.status = 'parked'),
+       coalesce(l.expires_at > clock_timestamp(), false), l.state, l.detail, l.holder
+FROM headwater.views AS v
+JOIN headwater.checkpoints AS c USING (view)
+LEFT JOIN headwater.leases AS l ON l.name = v.view
+CROSS JOIN LATERAL (
+  SELECT count(*)::int AS behind, extract(epoch FROM clock_timestamp() - min(e.recorded_at)) AS waiting_seconds
+  FROM (SELECT e.recorded_at FROM headwater.events AS e
+        WHERE e.position > c.position AND e.position <= %(upto)s
+        ORDER BY e.position LIMIT %(max_rows)s) AS e) AS w
+ORDER BY v.view
+
+-- name: parked
+SELECT p.position, p.keys, p.reason, p.culprit, p.parked_at, e.stream, e.version, e.type, e.data::text
+FROM headwater.parked AS p
+LEFT JOIN headwater.events AS e ON e.position = p.position
+WHERE p.tenant = %(tenant)s AND p.status = 'parked' AND p.view = %(view)s AND p.position > %(after)s
+ORDER BY p.position
+LIMIT %(max_rows)s
