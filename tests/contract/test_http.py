@@ -317,7 +317,7 @@ WRONG = {
     "/v1/views/sales/1,2": 400,
     "/v1/views/sales?after=word": 400,
     "/v1/nowhere": 404,
-    "/": 404,
+    "/nothing": 404,
 }
 
 

@@ -43,6 +43,17 @@ async def api(database, *, relay=True, limits=None, tenant="main"):
                     yield client
 
 
+@asynccontextmanager
+async def serving_of(app, address="127.0.0.1:0"):
+    """A client of an app that is open, with its relay."""
+    await app.deploy()
+    async with app.relay(), serving(app, listen(address)) as server:
+        headers = {"Authorization": f"Bearer {server.local_token}"}
+        async with httpx.AsyncClient(base_url=server.url, headers=headers) as client:
+            client.app, client.server = app, server
+            yield client
+
+
 async def token_for(client, tenant="main", scopes=("append", "read"), **options):
     """The headers of a new token."""
     operator = client.app.database("headwater_operator")
