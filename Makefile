@@ -31,10 +31,10 @@ $(VENV)/pip.stamp:
 	$(PYTHON) -m venv $(VENV)
 	touch $@
 
-$(VENV)/demo.stamp: $(VENV)/pip.stamp pyproject.toml
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[demo]'
+$(VENV)/demo.stamp: $(VENV)/pip.stamp pyproject.toml constraints.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo]'
 	touch $@
 
-$(VENV)/dev.stamp: $(VENV)/pip.stamp pyproject.toml
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+$(VENV)/dev.stamp: $(VENV)/pip.stamp pyproject.toml constraints.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@ $(VENV)/demo.stamp

@@ -35,3 +35,27 @@ SELECT headwater.append('order/o' || :n::text, 'order.placed', jsonb_build_objec
 -- name: pgbench_bare
 \set n random(1, 100000)
 INSERT INTO bench.bare (tenant, stream, type, data) VALUES ('main', 'order/o' || :n::text, 'order.placed', jsonb_build_object('order', 'o' || :n::text, 'customer', 'c' || :n::text, 'total', :n::int, 'lines', 1));
+
+-- name: captured_tables
+CREATE SCHEMA captured;
+CREATE TABLE captured.plain (id int PRIMARY KEY, customer text NOT NULL, total numeric(10,2) NOT NULL, status text NOT NULL, changed_at timestamptz NOT NULL) WITH (fillfactor = 50);
+CREATE TABLE captured.orders (LIKE captured.plain INCLUDING ALL) WITH (fillfactor = 50);
+INSERT INTO captured.plain SELECT n, 'c' || n, n, 'open', now() FROM generate_series(1, 100000) AS n;
+INSERT INTO captured.orders SELECT * FROM captured.plain;
+
+-- name: pgbench_update_captured
+\set n random(1, 100000)
+UPDATE captured.orders SET total = total + 1, changed_at = clock_timestamp() WHERE id = :n;
+
+-- name: pgbench_update_plain
+\set n random(1, 100000)
+UPDATE captured.plain SET total = total + 1, changed_at = clock_timestamp() WHERE id = :n;
+
+-- name: bulk_update_captured
+UPDATE captured.orders SET total = total + 1, changed_at = clock_timestamp()
+
+-- name: bulk_update_plain
+UPDATE captured.plain SET total = total + 1, changed_at = clock_timestamp()
+
+-- name: captured_events
+SELECT count(*) FROM headwater.events WHERE type = 'captured.orders.updated'

@@ -18,6 +18,7 @@ from examples.airport.data import DAYS, SourceMissing
 from examples.airport.demo import Refused, run
 from examples.airport.relay_process import RelayEnded
 from examples.airport.replay import Overtaken
+from examples.airport.shell import CommandFailed
 from headwater import HeadwaterError
 
 INTERRUPTED = 130
@@ -50,7 +51,7 @@ def main(days: int, folder: Path, fresh: bool) -> None:
     except KeyboardInterrupt:
         console.print("\nInterrupted. The same command goes on where it was.")
         sys.exit(INTERRUPTED)
-    except (Refused, RelayEnded, Overtaken, SourceMissing, HeadwaterError) as error:
+    except (Refused, RelayEnded, Overtaken, SourceMissing, CommandFailed, HeadwaterError) as error:
         console.print(f"[bold red]The demo stopped.[/] {error}", highlight=False)
         sys.exit(1)
     sys.exit(0 if passed else 1)

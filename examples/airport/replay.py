@@ -212,5 +212,7 @@ async def relay_killed(app: App) -> int:
 async def lag(app: App) -> list[Lag]:
     """How far each view is behind the log."""
     async with app.transaction() as tx:
-        rows = await (await tx.connection.execute(statement("lag"))).fetchall()
+        rows = await (
+            await tx.connection.execute(statement("lag"), {"views": app.views})
+        ).fetchall()
     return [Lag(*row) for row in rows]

@@ -22,7 +22,7 @@ from headwater.errors import (
     ViewDefinitionError,
 )
 from headwater.events import Event, EventTypes
-from headwater.log import Database, Fact, LogReader, Token, Writer, Written
+from headwater.log import Database, Fact, LogReader, SharedCommits, Token, Writer, Written
 from headwater.log.database import Connection
 from headwater.log.driver import (
     AsyncSession,
@@ -102,29 +102,34 @@ class App:
             fold = Fold.of(
                 evolve, name=name, key=key, on_failure=on_failure, version=version, store=where
             )
-            for declared in fold.types:
-                self.events.named(declared.name)
-            self._unused(fold.name)
-            view = FoldView(self, fold, store)
-            self._folds[fold.name] = view
-            return view
+            return self.declare(fold, store)
 
         return declare
+
+    def declare(self, fold: Fold[D], store: Store | None = None) -> FoldView[D]:
+        """Declares a fold that is made already."""
+        for declared in fold.types:
+            self.events.named(declared.name)
+        self._unused(fold.name)
+        view = FoldView(self, fold, store)
+        self._folds[fold.name] = view
+        return view
 
     def sql(
         self,
         name: str,
         *,
-        row: type[R],
-        key: Sequence[str],
         sql: str | Path,
+        row: type[R] | None = None,
+        key: Sequence[str] | None = None,
         on_failure: OnFailure = "park",
         float_tolerance: float | None = None,
         store: Store | None = None,
     ) -> RowsView[R]:
         """Declares an incremental SQL view: a SELECT over event types as relations, or the path of one.
 
-        ``key`` names the outputs that it groups by, ``row`` is a struct of all outputs. Sums of floats
+        ``key`` names the outputs that it groups by, ``row`` is a struct of all outputs; left out, both
+        follow from the query, and rows have no types that a checker knows. Sums of floats
         depend on the batches' boundaries: cast to numeric, or declare a ``float_tolerance``.
         """
         self._unused(name)
@@ -134,7 +139,7 @@ class App:
         view = SqlView.of(
             name=name,
             row=row,
-            key=tuple(key),
+            key=None if key is None else tuple(key),
             text=text,
             events=self.events,
             folds={view.name: view.fold for view in self._folds.values()},
@@ -188,11 +193,10 @@ class App:
         """The names of the views, folds first."""
         return [*self._folds, *self._rows, *self._feeds]
 
-    def view(self, name: str) -> FoldView[Any]:
-        """A fold by its name. Raises UnknownView."""
-        if (found := self._folds.get(name)) is None:
-            raise UnknownView(f"The app {self.name!r} has no fold {name!r}.")
-        return found
+    @property
+    def readable(self) -> list[str]:
+        """The names of the views that are read by key: all but feeds."""
+        return [*self._folds, *self._rows]
 
     # Running -------------------------------------------------------------------------------------
 
@@ -299,6 +303,20 @@ class App:
     def log(self) -> LogReader:
         """Reads the log in order, as the application: one tenant at a time."""
         return LogReader(self._open.database("headwater_app"), self.events)
+
+    @property
+    def commits(self) -> SharedCommits:
+        """Appends groups that are made already, in commits that callers share."""
+        return self._open.commits
+
+    def view(self, name: str) -> FoldView[Any] | RowsView[Any]:
+        """A view as readers use it. Raises UnknownView."""
+        if (found := self._folds.get(name) or self._rows.get(name)) is None:
+            raise UnknownView(
+                f"The app {self.name!r} has no view {name!r}.",
+                hint=f"It has {', '.join(self.views) or 'none'}.",
+            )
+        return found
 
     def database(self, role: str = "headwater_app") -> Database:
         """A pool of connections in one role."""

@@ -18,6 +18,8 @@ class HeadwaterError(Exception):
     def __init__(self, message: str | None = None, *, hint: str | None = None) -> None:
         self.message = message or (inspect.getdoc(type(self)) or "").strip()
         self.hint = hint
+        self.event: int | None = None
+        """Which of the events that were sent together is at fault, counted from 0, where it is known."""
         super().__init__(self.message)
 
     def __str__(self) -> str:
@@ -119,6 +121,33 @@ class SchemaChanged(HeadwaterError):
     code = "schema_changed"
 
 
+# Captured tables ---------------------------------------------------------------------------------
+
+
+class CaptureRefused(HeadwaterError):
+    """The table cannot be captured."""
+
+    code = "capture_refused"
+
+
+class AlreadyCaptured(CaptureRefused):
+    """The table is captured already."""
+
+    code = "already_captured"
+
+
+class TableBusy(CaptureRefused):
+    """The table is in use by a long transaction."""
+
+    code = "table_busy"
+
+
+class UnknownCapture(HeadwaterError):
+    """There is no such table or capture."""
+
+    code = "unknown_capture"
+
+
 # Tokens and reads --------------------------------------------------------------------------------
 
 
@@ -195,6 +224,81 @@ class ViewStale(HeadwaterError):
     """The view's definition has changed since its data was derived."""
 
     code = "view_stale"
+
+
+# Entering by HTTP --------------------------------------------------------------------------------
+
+
+class AccessTokenUnknown(HeadwaterError):
+    """There is no such access token."""
+
+    code = "access_token_unknown"
+
+
+class RequestRefused(HeadwaterError):
+    """The request cannot be understood."""
+
+    code = "request_refused"
+
+
+class BodyTooLarge(RequestRefused):
+    """The request is larger than the entrance takes."""
+
+    code = "body_too_large"
+
+
+class BodyTooSlow(RequestRefused):
+    """The request did not arrive in time."""
+
+    code = "body_too_slow"
+
+
+class MediaTypeRefused(RequestRefused):
+    """The body is of a type that is not taken here."""
+
+    code = "media_type_refused"
+
+
+class MethodRefused(RequestRefused):
+    """The method is not one of this path's."""
+
+    code = "method_refused"
+
+
+class NothingHere(HeadwaterError):
+    """There is nothing under this path or key."""
+
+    code = "nothing_here"
+
+
+class Unauthenticated(HeadwaterError):
+    """The request carries no access token that is valid."""
+
+    code = "unauthenticated"
+
+
+class Forbidden(HeadwaterError):
+    """The access token does not allow this."""
+
+    code = "forbidden"
+
+
+class RateExceeded(HeadwaterError):
+    """There were more requests than the limit allows."""
+
+    code = "rate_exceeded"
+
+    def __init__(
+        self, message: str | None = None, *, hint: str | None = None, retry_seconds: float = 1.0
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_seconds = retry_seconds
+
+
+class TooBusy(HeadwaterError):
+    """The process has no room for another connection."""
+
+    code = "too_busy"
 
 
 # The installation --------------------------------------------------------------------------------

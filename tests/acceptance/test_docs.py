@@ -24,8 +24,10 @@ import pytest
 
 import headwater.errors
 from headwater import App, Document, Event, Settings
-from headwater.entrances.cli import commands, views
+from headwater.entrances.cli import access, capture, commands, views
 from headwater.entrances.cli.main import cli
+from headwater.entrances.http import Limits
+from headwater.entrances.http.problems import STATUS
 from headwater.errors import HeadwaterError, ViewDefinitionError
 from headwater.events.schema import relation_of, schema_of
 
@@ -35,6 +37,8 @@ REFERENCE = DOCS / "reference"
 PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *DOCS.rglob("*.md")])
 SECONDS = 60
 
+assert access
+assert capture
 assert commands
 assert views
 
@@ -88,7 +92,10 @@ class Reader:
             self.opens_a_second_terminal(text)
         elif title == "stop second terminal":
             self.stops_the_second_terminal()
+        elif title == "kill second terminal":
+            self.stops_the_second_terminal(signal.SIGKILL)
         elif title:
+            (self.folder / title).parent.mkdir(exist_ok=True)
             (self.folder / title).write_text(text)
         elif language == "sh":
             self.exports += "".join(re.findall(r"^export .*\n", text, re.MULTILINE))
@@ -121,10 +128,10 @@ class Reader:
         )
         assert "driving" in self.second_terminal.stdout.readline()
 
-    def stops_the_second_terminal(self):
+    def stops_the_second_terminal(self, number=signal.SIGINT):
         process, self.second_terminal = self.second_terminal, None
         if process is not None:
-            process.send_signal(signal.SIGINT)
+            process.send_signal(number)
             try:
                 process.wait(SECONDS)
             finally:
@@ -165,10 +172,11 @@ def test_the_first_app_of_the_readme_runs_twice(tmp_path):
         assert time.monotonic() - began < SECONDS
 
 
-def test_the_tutorial_runs_from_an_empty_folder(tmp_path):
+@pytest.mark.parametrize("page", ["first-app", "watch-a-table"])
+def test_a_tutorial_runs_from_an_empty_folder(tmp_path, page):
     output = None
     with reader_in(tmp_path) as reader:
-        for info, text in blocks(DOCS / "tutorial" / "first-app.md"):
+        for info, text in blocks(DOCS / "tutorial" / f"{page}.md"):
             if info == "text":
                 assert_shows(output, text)
             else:
@@ -238,9 +246,17 @@ def parameters_of(command):
             yield from parameter.opts
 
 
+def all_commands(name, command):
+    """A command and those below it, by their whole names."""
+    yield name, command
+    if isinstance(command, click.Group):
+        for below, one in command.commands.items():
+            yield from all_commands(f"{name} {below}", one)
+
+
 def test_every_command_and_option_is_documented_once():
     documented = sections(REFERENCE / "cli.md")
-    known = {"headwater": cli} | {f"headwater {n}": c for n, c in cli.commands.items()}
+    known = dict(all_commands("headwater", cli))
     assert set(documented) == set(known)
     for name, command in known.items():
         cells = [cell.split()[0] for row in first_cells(documented[name]) for cell in row]
@@ -277,6 +293,29 @@ def test_every_sqlstate_is_documented_once():
     raised = {s for file in folder.glob("*.sql") for s in re.findall(r"HW\d{3}", file.read_text())}
     cells = [cell for row in first_cells((REFERENCE / "sql.md").read_text()) for cell in row]
     assert listed_once(cell for cell in cells if re.fullmatch(r"HW\d{3}", cell)) == raised
+
+
+def test_every_limit_of_http_is_documented_once_with_its_default():
+    text = sections_by_title(REFERENCE / "http.md")["Limits"]
+    rows = re.findall(r"^\| `(\w+)` \| ([\d.]+) \|", text, re.MULTILINE)
+    listed_once(name for name, _ in rows)
+    known = {f.name: str(f.default) for f in msgspec.structs.fields(Limits)}
+    assert dict(rows) == known
+
+
+def test_every_status_of_http_is_documented():
+    text = sections_by_title(REFERENCE / "http.md")["Refusals"]
+    rows = re.findall(r"^\| (\d{3}) \| (.*) \|$", text, re.MULTILINE)
+    documented = {
+        code: int(status) for status, codes in rows for code in re.findall(r"`(\w+)`", codes)
+    }
+    assert documented == {e.code: status for e, status in STATUS.items() if status != 500}
+
+
+def sections_by_title(page):
+    """The text below each heading of the second level."""
+    parts = re.split(r"^## (.+)$", page.read_text(), flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
 class Line(msgspec.Struct, frozen=True):

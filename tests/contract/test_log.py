@@ -14,6 +14,7 @@ from headwater.events import Event, EventTypes
 from headwater.log import Database, LogReader, SharedCommits, Ticker, Writer
 from headwater.log.database import connect
 from headwater.log.registry import register
+from headwater.log.writing import group_of
 
 pytestmark = pytest.mark.postgres
 
@@ -122,6 +123,11 @@ async def test_a_key_returns_the_first_result_and_refuses_another_request(app):
     assert (again.duplicate, again.position, again.token) == (True, first.position, first.token)
     with pytest.raises(errors.IdempotencyKeyReused):
         await append(2)
+    shared = SharedCommits(app)  # whichever way the request comes, it is the same request
+    await shared.start()
+    by_another_way = group_of("main", [Placed("1", Decimal(1))], idempotency_key="k")
+    assert (await shared.append(by_another_way)).position == first.position
+    await shared.stop()
     several = await append(1, "many", ("1", "2", "1"))
     repeated = await append(1, "many", ("1", "2", "1"))
     assert repeated.duplicate
@@ -243,3 +249,17 @@ async def test_dates_are_checked_alike_everywhere(database, app):
         EventTypes([Placed]).named("order.placed").decode(
             f'{{"order":"1","total":1,"at":"{text}"}}'
         )
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        """SELECT headwater.append('order/1', 'order.placed', '{"order": "1", "total": 1}')""",
+        """SELECT headwater.append_many('[{"stream": "order/1", "type": "order.placed", "data": {"order": "1", "total": 1}}]')""",
+    ],
+)
+async def test_a_malformed_tenant_of_the_session_is_refused(app, statement):
+    for tenant in ("a b", "x" * 101, "-", "a\nb"):
+        with pytest.raises(errors.TenantMissing, match="malformed"):
+            async with app.transaction(tenant) as connection:
+                await connection.execute(statement)

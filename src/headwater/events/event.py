@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
+from keyword import iskeyword
 from typing import Any, ClassVar, Generic, TypeVar, dataclass_transform
 from uuid import UUID
 
@@ -40,7 +41,7 @@ class _EventMeta(StructMeta):
         version: int = 1,
         **config: Any,
     ) -> Any:
-        config |= {"frozen": True, "forbid_unknown_fields": True}
+        config = {"forbid_unknown_fields": True} | config | {"frozen": True}
         if type is not None or stream is not None:
             namespace["__declared__"] = (type or "", stream or "", version)
         elif bases and bases != (msgspec.Struct,):
@@ -86,11 +87,39 @@ class EventType:
         Raises EventDefinitionError where the class's names or fields are not well formed.
         """
         name, pattern, version = event_class.__declared__
-        schema = schema_of(event_class)
-        _check_names(event_class, name, pattern, version, schema)
+        schema = event_class.__dict__.get("__registered__")
+        if schema is None:  # what is registered, the database has checked
+            schema = schema_of(event_class)
+            _check_names(event_class, name, pattern, version, schema)
         decoder = msgspec.json.Decoder(event_class)
         parts = tuple(_PLACEHOLDER.split(pattern))
         return EventType(name, version, pattern, event_class, schema, decoder, parts)
+
+    @staticmethod
+    def registered(name: str, version: int, pattern: str, schema: Schema) -> EventType:
+        """A type as the log's registry has it, for code that has no class of its own for it.
+
+        The database checks such events; here their fields are of any type, and events of other versions
+        are read too, what they lack unset.
+        """
+        title = "".join(word.title() for word in re.split(r"[._]", name))
+        return EventType.of(
+            _EventMeta(
+                title,
+                (Event,),
+                fields_of(schema, msgspec.UNSET),
+                type=name,
+                stream=pattern,
+                version=version,
+                forbid_unknown_fields=False,
+            )
+        )
+
+    def reads(self, schema_version: int) -> bool:
+        """Whether events of a version can be read as this type."""
+        return (
+            schema_version == self.schema_version or "__registered__" in self.event_class.__dict__
+        )
 
     @property
     def relation(self) -> Relation:
@@ -109,6 +138,20 @@ class EventType:
     def decode(self, data: bytes | str) -> Event:
         """The typed event of stored data. Raises msgspec.ValidationError where it does not fit."""
         return self.decoder.decode(data)
+
+
+def fields_of(schema: Schema, default: object) -> dict[str, Any]:
+    """The namespace of a struct with a schema's fields, of any type and with one default.
+
+    Those whose names are none of Python's are fields by their place.
+    """
+    names: dict[str, Any] = {}
+    defaults: dict[str, Any] = {}
+    for place, field in enumerate(schema["properties"]):
+        attribute = field if field.isidentifier() and not iskeyword(field) else f"field_{place}"
+        names[attribute] = Any
+        defaults[attribute] = msgspec.field(default=default, name=field)
+    return {"__annotations__": names, "__registered__": schema, "__module__": __name__, **defaults}
 
 
 def encode(event: Event) -> bytes:

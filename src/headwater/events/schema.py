@@ -30,7 +30,12 @@ _SCALARS: dict[type[inspect.Type], Schema] = {
 
 
 def schema_of(cls: type[msgspec.Struct]) -> Schema:
-    """The schema of a struct: an object with named, typed fields and no others."""
+    """The schema of a struct: an object with named, typed fields and no others.
+
+    A struct made for what the registry holds carries its schema as ``__registered__``.
+    """
+    if (registered := cls.__dict__.get("__registered__")) is not None:
+        return dict(registered)
     return _object(inspect.type_info(cls), cls.__name__)  # type: ignore[arg-type]
 
 

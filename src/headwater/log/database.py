@@ -20,6 +20,7 @@ from headwater import errors
 from headwater.log import arrays
 from headwater.log.failures import translate, translated
 from headwater.log.statements import Statements
+from headwater.log.tasks import heed_cancellation
 from headwater.log.tokens import LogIdentity
 
 Role = Literal["headwater_app", "headwater_relay", "headwater_operator"]
@@ -109,6 +110,7 @@ class Database:
         await self.open()
         with translated():
             async with self._pool.connection() as connection:
+                heed_cancellation()
                 yield connection
 
     @asynccontextmanager

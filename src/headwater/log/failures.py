@@ -26,6 +26,9 @@ _BY_STATE: dict[str, type[HeadwaterError]] = {
     "HW010": errors.SchemaRefused,
     "HW011": errors.SchemaChanged,
     "HW020": errors.LeaseLost,
+    "HW030": errors.CaptureRefused,
+    "HW031": errors.AlreadyCaptured,
+    "HW032": errors.UnknownCapture,
 }
 _NOT_INITIALIZED = {"3F000", "42P01"}  # no such schema or table
 

@@ -31,3 +31,10 @@ async def register(operator: Database, types: EventTypes) -> list[EventType]:
             if row is not None and row[0]:
                 new.append(declared)
     return new
+
+
+async def registered(database: Database) -> list[EventType]:
+    """The newest version of each type in the log's registry, for code that has no classes of its own."""
+    async with database.connection() as connection:
+        rows = await (await connection.execute(SQL["log.registered"])).fetchall()
+    return [EventType.registered(*row) for row in rows]

@@ -12,6 +12,7 @@ from headwater import errors
 from headwater.errors import HeadwaterError
 from headwater.log.database import Database
 from headwater.log.failures import passing, refusal, translate, translated
+from headwater.log.tasks import ended
 from headwater.log.tokens import Token
 from headwater.log.writing import Appended, Group, Written, append_group, append_groups
 
@@ -49,9 +50,7 @@ class SharedCommits:
         while self._waiting:
             self._wake.set()
             await asyncio.wait([w.answer for w in self._waiting])
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await ended(self._tasks)
         self._tasks = []
 
     async def append(self, group: Group) -> Written:

@@ -55,7 +55,8 @@ class Settings:
         default="",
         metadata={
             "variable": "HEADWATER_APP",
-            "about": "The app that commands work on, as module:name. Without one they know the log only.",
+            "about": "The app that commands work on: module:name, or a folder with a SELECT in each .sql file. "
+            "Without one they know the log only.",
         },
     )
     pool_size: int = field(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from dataclasses import dataclass
 
 import psycopg
@@ -11,6 +10,7 @@ import psycopg
 from headwater.errors import HeadwaterError, NotCaughtUp, UnknownView
 from headwater.log.database import Database
 from headwater.log.statements import Statements
+from headwater.log.tasks import ended
 
 SQL = Statements("headwater.readers")
 
@@ -60,9 +60,7 @@ class CheckpointWatch:
         """Ends the poll. Idempotent."""
         task, self._task = self._task, None
         if task is not None:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            await ended([task])
 
     async def _poll(self) -> None:
         """Polls while someone waits, on one connection."""

@@ -20,6 +20,7 @@ import psycopg
 from headwater.errors import HeadwaterError, LeaseLost
 from headwater.log.database import Connection, Database, connect
 from headwater.log.reading import safe_position
+from headwater.log.tasks import ended
 from headwater.log.ticker import Ticker
 from headwater.relay.frontier import Frontier
 from headwater.relay.leases import SQL, Leases, Standing
@@ -65,9 +66,7 @@ class Relay:
     async def stop(self) -> None:
         """Lets go: batches under way roll back or commit, leases are given back."""
         tasks, self._tasks = self._tasks, []
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await ended(tasks)
         # A lease that is not ours is not released, so the ticker's needs no asking whether it is.
         names = [*self._driven, f"relay/{self.leases.holder}", _TICKER]
         await asyncio.gather(*(self._drop(name) for name in list(self._driven)))
@@ -159,10 +158,9 @@ class Relay:
     async def _drop(self, name: str) -> None:
         driven = self._driven.pop(name, None)
         if driven is not None:
-            driven.task.cancel()
-            result = await asyncio.gather(driven.task, return_exceptions=True)
-            if isinstance(result[0], Exception):
-                _log.error("%s ended: %r", name, result[0])
+            await ended([driven.task])
+            if not driven.task.cancelled() and (error := driven.task.exception()) is not None:
+                _log.error("%s ended: %r", name, error)
 
     # The watermark -----------------------------------------------------------------------------
 

@@ -78,7 +78,9 @@ class Ground(ABC):
 
 def orders(app: App) -> FoldView[Order]:
     """The view in the store."""
-    return app.view("orders")
+    view = app.view("orders")
+    assert isinstance(view, FoldView)
+    return view
 
 
 async def fill(app: App, count: int, *, keys: int = 17, tenant: str = "main") -> int:

@@ -58,6 +58,16 @@ class StoredView(Target, Protocol):
         """Gives parked events up for good; returns how many."""
         ...
 
+    async def touched(
+        self, connection: Any, *, after: int, upto: int, parked: Sequence[int]
+    ) -> list[str] | None:
+        """The keys whose rows events in (after, upto] may have changed, the parked ones aside.
+
+        Each as a JSON array, the tenant first; of those tenants that the connection, one of the store's
+        own, may see. None where the store cannot tell.
+        """
+        ...
+
     def row_of(self, values: Sequence[Any]) -> Any:
         """A stored row as the type that readers get."""
         ...

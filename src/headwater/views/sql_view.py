@@ -38,8 +38,8 @@ class SqlView:
     def of(
         *,
         name: str,
-        row: type[msgspec.Struct],
-        key: tuple[str, ...],
+        row: type[msgspec.Struct] | None,
+        key: tuple[str, ...] | None,
         text: str,
         events: EventTypes,
         folds: Mapping[str, Fold[Any]],
@@ -48,12 +48,16 @@ class SqlView:
     ) -> SqlView:
         """The view of a SELECT over an app's events, or over one fold's documents.
 
+        ``row`` and ``key`` follow from the query where they are None: a struct of its outputs, and
+        those that it groups by.
+
         Raises ViewDefinitionError for a query that cannot be kept, and where the row's fields are not
         the query's outputs.
         """
         sources: dict[str, Source] = {t.name: EventSource(t.relation) for t in events}
         sources |= {f.name: DocumentSource(f.name, f.columns) for f in folds.values()}
         query = parse_view_query(text, name=name, key=key, sources=sources)
+        row = row or _row_of(query)
         fields = [field.encode_name for field in msgspec.structs.fields(row)]
         outputs = [output.name for output in query.outputs]
         if sorted(fields) != sorted(outputs):
@@ -65,7 +69,9 @@ class SqlView:
         if query.over_documents and on_failure != "stop":
             # A fold's change is not an event that could be set aside and replayed.
             on_failure = "stop"
-        return SqlView(name, row, text, query, on_failure, float_tolerance)
+        view = SqlView(name, row, text, query, on_failure, float_tolerance)
+        assert view.definition.view == name  # its name is checked there, now and not at run time
+        return view
 
     @cached_property
     def definition(self) -> Definition:
@@ -86,3 +92,13 @@ class SqlView:
             "float_tolerance": self.float_tolerance,
         }
         return Definition(self.name, "sql", content)
+
+
+def _row_of(query: IncrementalQuery) -> type[msgspec.Struct]:
+    """A struct of a query's outputs; those that are no Python names are fields by their place."""
+    fields, renamed = [], {}
+    for place, output in enumerate(query.outputs, start=1):
+        field = output.name if output.name.isidentifier() else f"output_{place}"
+        fields.append((field, Any))
+        renamed[field] = output.name
+    return msgspec.defstruct(f"{query.name}_row", fields, rename=renamed, frozen=True)

@@ -3,4 +3,5 @@
 SELECT c.view, c.position,
        greatest(h.last_value - greatest(c.position, headwater.block_start(headwater.block_of(l.created_at))), 0) AS behind
 FROM headwater.checkpoints AS c, headwater.position_seq AS h, headwater.log AS l
+WHERE c.view = ANY (%(views)s)
 ORDER BY c.view

@@ -14,13 +14,17 @@ import msgspec
 import psycopg
 
 from headwater.app import App
+from headwater.capture import problems
 from headwater.entrances.cli import output
+from headwater.entrances.cli.http import DEFAULT_ADDRESS, run_loop, serving_http
 from headwater.entrances.cli.main import _run, cli, command, load_app
 from headwater.errors import HeadwaterError, InvalidEvent
 from headwater.log.database import SQL as LOG
+from headwater.log.database import Database
 from headwater.log.reading import safe_position
+from headwater.log.tasks import ended
 from headwater.log.ticker import Ticker
-from headwater.operations.health import ViewRow, examine, view_rows
+from headwater.operations.health import Finding, ViewRow, examine, view_rows
 from headwater.operations.migrate import admit_application, create_login, migrate
 
 _REPORT_SECONDS = 5
@@ -74,10 +78,14 @@ async def _init(app_path: str | None, login: str | None, application: str | None
     return 0
 
 
-@command(app_needed=True)
+@command(app_needed=True, run_with=run_loop)
 @click.option("--only", multiple=True, metavar="VIEW", help="Drive only these views.")
-async def up(app: App, only: Sequence[str]) -> int:
-    """Drive the app's views until interrupted."""
+@click.option(
+    "--http", "address", metavar="HOST:PORT", help=f"Serve HTTP here; default {DEFAULT_ADDRESS}."
+)
+@click.option("--no-http", is_flag=True, help="Serve no HTTP.")
+async def up(app: App, only: Sequence[str], address: str | None, no_http: bool) -> int:
+    """Drive the app's views and serve HTTP until interrupted."""
     for view, status in (await app.deploy()).items():
         if status == "stale":
             output.note(
@@ -86,19 +94,25 @@ async def up(app: App, only: Sequence[str]) -> int:
     operator = app.database("headwater_operator")
     async with app.relay(*only):
         output.say(f"driving {', '.join(only or app.views) or 'no views'}; stop with Ctrl-C")
-        before: list[ViewRow] = []
-        while True:
-            await asyncio.sleep(_REPORT_SECONDS)
-            try:
-                rows = await view_rows(operator, {})
-            except (HeadwaterError, psycopg.Error) as error:
-                output.note(f"no report: {error}; the relay goes on trying")
-                continue
-            if rows != before:
-                output.note(
-                    "  ".join(f"{row[0]}: {row[4]:,} behind, {row[5]:,} parked" for row in rows)
-                )
-                before = rows
+        async with serving_http(app, address, off=no_http):
+            await _report(operator)
+    return 0
+
+
+async def _report(operator: Database) -> None:
+    before: list[ViewRow] = []
+    while True:
+        await asyncio.sleep(_REPORT_SECONDS)
+        try:
+            rows = await view_rows(operator, {})
+        except (HeadwaterError, psycopg.Error) as error:
+            output.note(f"no report: {error}; the relay goes on trying")
+            continue
+        if rows != before:
+            output.note(
+                "  ".join(f"{row[0]}: {row[4]:,} behind, {row[5]:,} parked" for row in rows)
+            )
+            before = rows
 
 
 @command()
@@ -260,8 +274,7 @@ async def _ticking(app: App) -> Any:
         try:
             yield
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await ended([task])
 
 
 async def _tick_on(ticker: Ticker) -> None:
@@ -276,6 +289,10 @@ async def doctor(app: App, as_json: bool) -> int:
     operator = app.database("headwater_operator")
     await operator.open()
     findings = await examine(operator, {name: app.stored(name) for name in app.views})
+    findings += [
+        Finding("warn", f"capture {problem.capture}", problem.finding, problem.remedy)
+        for problem in await problems(operator)
+    ]
     if as_json:
         output.json([msgspec.structs.asdict(finding) for finding in findings])
     else:

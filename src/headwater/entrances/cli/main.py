@@ -12,7 +12,8 @@ import importlib
 import logging
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,13 +28,19 @@ from headwater.errors import (
     HeadwaterError,
     SettingError,
 )
+from headwater.folder import app_of_folder
 from headwater.operations.settings import Settings
 
 R = TypeVar("R")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.option("--app", "app_path", metavar="MODULE:NAME", help="The app; default HEADWATER_APP.")
+@click.option(
+    "--app",
+    "app_path",
+    metavar="APP",
+    help="The app, as module:name or a folder of SELECTs; default HEADWATER_APP.",
+)
 @click.version_option(package_name="headwater")
 @click.pass_context
 def cli(context: click.Context, app_path: str | None) -> None:
@@ -42,11 +49,12 @@ def cli(context: click.Context, app_path: str | None) -> None:
 
 
 def command(
-    *, app_needed: bool = False
+    *, app_needed: bool = False, run_with: Callable[[Coroutine[Any, Any, int]], int] = asyncio.run
 ) -> Callable[[Callable[..., Awaitable[int | None]]], click.Command]:
     """A command as an async function of (app, options), under the command's name and docstring.
 
-    The app is opened around it; HeadwaterErrors become a message and an exit code.
+    The app is opened around it; HeadwaterErrors become a message and an exit code. ``run_with`` runs the
+    event loop.
     """
 
     def declare(run: Callable[..., Awaitable[int | None]]) -> click.Command:
@@ -54,7 +62,7 @@ def command(
         @click.pass_context
         def invoke(context: click.Context, /, **options: Any) -> None:
             app_path = context.find_root().obj
-            sys.exit(_run(functools.partial(_opened, run, app_path, app_needed, options)))
+            sys.exit(_run(functools.partial(_opened, run, app_path, app_needed, options), run_with))
 
         return cli.command(run.__name__.strip("_"))(invoke)
 
@@ -67,17 +75,41 @@ async def _opened(
     app_needed: bool,
     options: dict[str, Any],
 ) -> int:
-    app = load_app(app_path, needed=app_needed)
-    async with app:
+    async with opened_app(app_path, needed=app_needed) as app:
         return await run(app, **options) or 0
 
 
-def _run(work: Callable[[], Awaitable[int]]) -> int:
+@asynccontextmanager
+async def opened_app(path: str | None, *, needed: bool) -> AsyncIterator[App]:
+    """The app at ``module:name``, of a folder of SELECTs, or one that knows the log only; open."""
+    settings = Settings.from_environment()
+    where = _folder(path or settings.app)
+    if where is None:
+        async with load_app(path, needed=needed) as app:
+            yield app
+        return
+    server = settings.server()
+    await server.open()
+    try:
+        async with await app_of_folder(where, settings) as app:
+            yield app
+    finally:
+        await server.close()
+
+
+def _folder(where: str) -> Path | None:
+    return Path(where) if where and Path(where).is_dir() else None
+
+
+def _run(
+    work: Callable[[], Awaitable[int]],
+    run_with: Callable[[Coroutine[Any, Any, int]], int] = asyncio.run,
+) -> int:
     # A supervisor's SIGTERM ends a command as Ctrl-C does, also one that a script started with &.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
-        return asyncio.run(_awaited(work))
+        return run_with(_awaited(work))
     except KeyboardInterrupt:
         output.note("Interrupted.")
         return 130
@@ -111,7 +143,8 @@ def load_app(path: str | None, *, needed: bool) -> App:
     if not where:
         if needed:
             raise SettingError(
-                "No app is named.", hint="Set HEADWATER_APP=module:name or pass --app module:name."
+                "No app is named.",
+                hint="Set HEADWATER_APP, or pass --app: module:name, or a folder of SELECTs.",
             )
         return App("headwater", settings=settings)
     module, _, name = where.partition(":")
@@ -133,6 +166,8 @@ def main() -> None:
         level=logging.WARNING, format="%(asctime)s %(name)s %(message)s", stream=sys.stderr
     )
     # The commands register themselves with the group above.
+    importlib.import_module("headwater.entrances.cli.access")
     importlib.import_module("headwater.entrances.cli.commands")
     importlib.import_module("headwater.entrances.cli.views")
+    importlib.import_module("headwater.entrances.cli.capture")
     cli()

@@ -12,7 +12,8 @@ from rich.table import Table
 
 _NO_WRAP = 24
 
-_people = Console()
+# A pipe has no width: nothing is cut where no person looks.
+_people = Console(width=None if sys.stdout.isatty() else 160)
 _notes = Console(stderr=True)
 
 

@@ -58,5 +58,10 @@ WHERE e.tenant = %(tenant)s AND e.stream = %(stream)s AND e.version > %(after_ve
 ORDER BY e.version
 LIMIT %(max_rows)s
 
+-- name: registered
+SELECT DISTINCT ON (t.type) t.type, t.schema_version, t.stream_pattern, t.schema
+FROM headwater.event_types AS t
+ORDER BY t.type, t.schema_version DESC
+
 -- name: register_type
 SELECT headwater.register_type(%(type)s, %(schema_version)s, %(stream_pattern)s, %(schema)s::jsonb)

@@ -2,6 +2,16 @@
 -- together, append_groups for several callers that share a commit.
 SET ROLE headwater_owner;
 
+CREATE FUNCTION headwater.check_tenant(tenant text) RETURNS void
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+  IF tenant !~ '^[A-Za-z0-9][A-Za-z0-9_.:-]*$' OR length(tenant) > 100 THEN
+    RAISE EXCEPTION 'The tenant % is malformed.', quote_literal(left(tenant, 100))
+      USING ERRCODE = 'HW007', HINT = 'Use up to 100 letters, digits, and _ . : -, a letter or digit first.';
+  END IF;
+END
+$$;
+
 CREATE FUNCTION headwater.other_tenant(wanted text) RETURNS text
 LANGUAGE plpgsql STABLE AS $$
 BEGIN
@@ -9,10 +19,7 @@ BEGIN
     RAISE EXCEPTION 'No tenant is set.'
       USING ERRCODE = 'HW007', HINT = 'Run SELECT set_config(''headwater.tenant'', ''...'', true) first in the transaction.';
   END IF;
-  IF wanted !~ '^[A-Za-z0-9][A-Za-z0-9_.:-]*$' OR length(wanted) > 100 THEN
-    RAISE EXCEPTION 'The tenant % is malformed.', quote_literal(left(wanted, 100))
-      USING ERRCODE = 'HW007', HINT = 'Use up to 100 letters, digits, and _ . : -, a letter or digit first.';
-  END IF;
+  PERFORM headwater.check_tenant(wanted);
   IF pg_has_role(coalesce(nullif(current_setting('role'), 'none'), session_user), 'headwater_operator', 'MEMBER') THEN
     RETURN wanted;
   END IF;
@@ -155,8 +162,8 @@ BEGIN
     SELECT c.state = 'duplicate', c.positions[1], c.versions[1], headwater.key_refusal(c.state, append.idempotency_key)
       INTO duplicate, position, version, refusal
     FROM headwater.claim_key(whose, append.idempotency_key, headwater.request_hash(
-      jsonb_build_array(append.stream, append.type, append.data, append.schema_version, append.occurred_at,
-                        append.keys, append.expected_version))) AS c;
+      jsonb_build_array(jsonb_build_array(append.stream, append.type, append.data, append.schema_version,
+                                          append.occurred_at, append.keys, append.expected_version)))) AS c;
     IF refusal IS NOT NULL THEN
       RAISE EXCEPTION '%', substr(refusal, 6)
         USING ERRCODE = left(refusal, 5), HINT = headwater.hint_of(left(refusal, 5));
@@ -173,6 +180,7 @@ BEGIN
    WHERE s.tenant = whose AND s.stream = append.stream
   RETURNING s.version, l.log_id, l.epoch INTO version, log.log_id, log.epoch;
   IF NOT FOUND THEN
+    PERFORM headwater.check_tenant(whose);  -- a stream that exists has a tenant that was checked
     INSERT INTO headwater.streams AS s (tenant, stream, version, first_position)
     -- A lower bound: a plain read of the sequence may run up to 32 ahead of what was drawn.
     SELECT whose, append.stream, 1, greatest(p.last_value - 32, 0) FROM headwater.position_seq AS p
@@ -222,6 +230,7 @@ DECLARE
   log_id text;
   epoch int;
 BEGIN
+  PERFORM headwater.check_tenant(whose);
   SELECT l.log_id, l.epoch INTO log_id, epoch FROM headwater.log AS l;
   outcomes := '[]';
   LOOP
@@ -232,15 +241,17 @@ BEGIN
       IF keyed THEN
         SELECT coalesce(jsonb_agg(jsonb_build_object('g', k.g, 'positions', c.positions, 'versions', c.versions,
                  'refusal', headwater.key_refusal(c.state, k.key))) FILTER (WHERE c.state <> 'new'), '[]') INTO failed
-        FROM (SELECT j.key::int AS g, j.value AS key FROM jsonb_each_text(append_groups.idempotency_keys) AS j
+        FROM (SELECT j.key::int AS g, j.value AS key, q.request
+              FROM jsonb_each_text(append_groups.idempotency_keys) AS j
+              JOIN (SELECT coalesce(r.g, 0) AS g,
+                           jsonb_agg(jsonb_build_array(r.stream, r.type, r.data, coalesce(r.schema_version, 1), r.occurred_at,
+                                                       r.keys, r.expected_version) ORDER BY r.ord) AS request
+                    FROM unnest(append_groups.streams, append_groups.types, append_groups.data, append_groups.groups,
+                                append_groups.expected_versions, append_groups.keys, append_groups.occurred_at, append_groups.schema_versions)
+                         WITH ORDINALITY AS r(stream, type, data, g, expected_version, keys, occurred_at, schema_version, ord)
+                    GROUP BY 1) AS q ON q.g = j.key::int
               WHERE j.key::int <> ALL (excluded_groups) ORDER BY j.value) AS k
-        CROSS JOIN LATERAL headwater.claim_key(whose, k.key, headwater.request_hash(
-          (SELECT jsonb_agg(jsonb_build_array(r.stream, r.type, r.data, coalesce(r.schema_version, 1), r.occurred_at,
-                                              r.keys, r.expected_version) ORDER BY r.ord)
-           FROM unnest(append_groups.streams, append_groups.types, append_groups.data, append_groups.groups,
-                       append_groups.expected_versions, append_groups.keys, append_groups.occurred_at, append_groups.schema_versions)
-                WITH ORDINALITY AS r(stream, type, data, g, expected_version, keys, occurred_at, schema_version, ord)
-           WHERE coalesce(r.g, 0) = k.g))) AS c;
+        CROSS JOIN LATERAL headwater.claim_key(whose, k.key, headwater.request_hash(k.request)) AS c;
       END IF;
       IF failed = '[]' THEN
         SELECT a.positions, a.versions, a.failed INTO positions, versions, failed

@@ -125,6 +125,18 @@ class PostgresRows(DrivenView):
         except psycopg.DataError:
             return None
 
+    async def touched(
+        self, connection: Connection, *, after: int, upto: int, parked: Sequence[int]
+    ) -> list[str] | None:
+        """The groups that events in (after, upto] belong to; see StoredView."""
+        if self._fold is not None:
+            return None
+        if self._planned is None:
+            await self.learn(connection)
+        batch = {"after": after, "upto": upto, "parked": list(parked)}
+        cursor = await connection.execute(self.plan.touched, batch)
+        return [row[0] for row in await cursor.fetchall()]
+
     async def verify(self, report: Report | None = None, *, limit: int = 20) -> Verification:
         """Runs the view's own query over the log and compares, inside Postgres."""
         async with snapshot(self._database) as connection:

@@ -177,6 +177,14 @@ class SqlViewPlan:
         )
 
     @cached_property
+    def touched(self) -> sql.Composed:
+        """The group keys of the batch (%(after)s, %(upto)s] without %(parked)s, as ``keys_of`` gives them."""
+        keys = [name("headwater_tenant"), *(enclosed(key.text) for key in self.query.keys)]
+        return template("keys_of").format(
+            keys=listed(keys), source=self._sources.rows("in_batch", conditions=False)
+        )
+
+    @cached_property
     def verify(self) -> sql.Composed:
         """The rows that differ from the query over all events up to %(upto)s.
 

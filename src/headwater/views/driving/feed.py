@@ -43,6 +43,17 @@ class DrivenFeed(DrivenView):
     async def _drop(self, connection: Connection) -> None:
         """Nothing: the next generation begins elsewhere."""
 
+    async def touched(
+        self,
+        connection: Connection,  # noqa: ARG002 - the protocol's
+        *,
+        after: int,  # noqa: ARG002
+        upto: int,  # noqa: ARG002
+        parked: Sequence[int],  # noqa: ARG002
+    ) -> list[str] | None:
+        """None: a feed's rows are events, which have a channel of their own."""
+        return None
+
     # Driving -------------------------------------------------------------------------------------
 
     async def _opened(self, checkpoint: int) -> int:

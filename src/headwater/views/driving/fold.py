@@ -7,9 +7,10 @@ from abc import abstractmethod
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
-from headwater.log.database import Database
+from headwater.log.database import Connection, Database
 from headwater.relay import Batch
 from headwater.views.driving.checking import read_log
+from headwater.views.driving.record import SQL
 from headwater.views.driving.view import DrivenView
 from headwater.views.driving.work import Folding, NotApplied, Row, Work
 from headwater.views.fold import Document, Fold, Key
@@ -46,6 +47,21 @@ class DrivenFold(DrivenView, Generic[D]):
     @abstractmethod
     async def _commit(self, steps: Sequence[Step], aside: SetAside) -> None:
         """Writes a batch, so that it counts once or not at all."""
+
+    async def touched(
+        self, connection: Connection, *, after: int, upto: int, parked: Sequence[int]
+    ) -> list[str] | None:
+        """The keys that events in (after, upto] belong to; see StoredView."""
+        fold = self.folding.fold
+        parameters = {
+            "key": fold.key,
+            "types": fold.type_names,
+            "after": after,
+            "upto": upto,
+            "parked": list(parked),
+        }
+        cursor = await connection.execute(SQL["log.touched"], parameters)
+        return [row[0] for row in await cursor.fetchall()]
 
     # Driving -------------------------------------------------------------------------------------
 

@@ -104,7 +104,7 @@ class Folding(Generic[D]):
         position, tenant, type_, schema_version, data = row[:5]
         declared = self.fold.types.named(type_)
         try:
-            if declared.schema_version != schema_version:
+            if not declared.reads(schema_version):
                 raise CannotApply(
                     f"{type_} is version {schema_version}, not {declared.schema_version}", position
                 )

@@ -24,12 +24,12 @@ GROUPING = (exp.Rollup, exp.Cube, exp.GroupingSets)
 
 
 def parse_view_query(
-    sql: str, *, name: str, key: tuple[str, ...], sources: Mapping[str, Source]
+    sql: str, *, name: str, key: tuple[str, ...] | None, sources: Mapping[str, Source]
 ) -> IncrementalQuery:
     """What an incremental view's SQL means.
 
     ``key`` names the outputs that GROUP BY holds, without the tenant, which is every view's
-    implicit first key. ``sources`` are what may be read, by name.
+    implicit first key; None takes them as they stand in the SELECT. ``sources`` are what may be read, by name.
 
     Raises ``ViewDefinitionError``, whose message says why the query can't be kept batch by
     batch and whose hint says what to do instead.
@@ -41,7 +41,7 @@ def parse_view_query(
 
 
 def _parse(
-    sql: str, name: str, key: tuple[str, ...], sources: Mapping[str, Source]
+    sql: str, name: str, key: tuple[str, ...] | None, sources: Mapping[str, Source]
 ) -> IncrementalQuery:
     span = tokenize(sql)
     tree = _select(parse_statement(sql), span)
@@ -60,6 +60,8 @@ def _parse(
             hint="Add GROUP BY and an aggregate, or read the events by a feed or a fold.",
         )
     outputs = tuple(read_output(item, grouped, scope) for item in items)
+    if key is None:
+        key = tuple(output.name for output in outputs if output.kind == "key")
     _check_key(key, outputs)
     readings = origin.readings()
     _check_documents(origin, outputs)

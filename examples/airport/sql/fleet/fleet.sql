@@ -1,0 +1,3 @@
+SELECT manufacturer, count(*) AS planes, sum(seats) AS seats
+FROM airport_planes
+GROUP BY manufacturer

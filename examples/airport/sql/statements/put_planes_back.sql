@@ -1,0 +1,1 @@
+UPDATE airport.planes SET seats = seats - 1000 WHERE seats >= 1000

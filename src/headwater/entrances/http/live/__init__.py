@@ -1,0 +1,1 @@
+"""Live channels: events and changed rows of views, as they come."""

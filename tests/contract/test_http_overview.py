@@ -1,0 +1,94 @@
+"""What the page asks the API for: how far the log and its views are, definitions, parked events."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+
+from tests.support import shop
+from tests.support.web import NDJSON, api, line, serving_of, shop_app, token_for
+
+pytestmark = pytest.mark.postgres
+
+
+async def append(client, *lines):
+    response = await client.post("/v1/events", content=b"".join(lines), headers=NDJSON)
+    response.raise_for_status()
+    return response.json()["token"]
+
+
+async def test_what_the_page_asks_for_is_open_to_the_right_scopes_only(database18):
+    async with api(database18) as client:
+        token = await append(client, line(1), line(2))
+        await client.get("/v1/views/totals/", params={"at_least": token})
+        _, reads = await token_for(client, scopes=("read",))
+        _, operates = await token_for(client, tenant=None, scopes=("operate",))
+        caller = await client.get("/v1/caller", headers=reads)
+        assert caller.json() == {"app": "shop", "tenant": "main", "scopes": ["read"]}
+        for path, opened in {
+            "/v1/overview": operates,
+            "/v1/definitions/orders": operates,
+            "/v1/parked/orders": reads,
+            "/v1/events?newest=true": reads,
+        }.items():
+            for headers in (reads, operates):
+                expected = 200 if headers is opened else 403
+                assert (await client.get(path, headers=headers)).status_code == expected, path
+        assert (await client.get("/v1/caller", headers={"Authorization": ""})).status_code == 401
+
+
+async def test_the_overview_says_how_far_each_view_is(database18):
+    async with api(database18, relay=False) as client:
+        async with client.app.relay("orders"):
+            token = await append(client, *(line(n) for n in range(5)))
+            await client.get("/v1/views/orders/1", params={"at_least": token})
+            overview = (await client.get("/v1/overview")).json()
+        views = {view["name"]: view for view in overview["views"]}
+        assert set(views) == {"orders", "sales", "totals"}
+        assert (views["orders"]["behind"], views["orders"]["state"]) == (0, "running")
+        sales = views["sales"]
+        assert (sales["behind"], sales["exact"], sales["driven_by"]) == (5, True, None)
+        assert sales["behind_seconds"] > 0
+        assert overview["log"]["position"] == overview["log"]["drawn"]
+        assert overview["log"]["relays"] == 1
+
+
+async def test_definitions_are_text(database18):
+    async with api(database18, relay=False) as client:
+        fold = (await client.get("/v1/definitions/orders")).json()
+        assert fold["language"] == "python"
+        assert "def orders(state: Order, event: Placed)" in fold["text"]
+        assert (fold["key"], fold["reads"]) == (["order"], ["order.placed"])
+        view = (await client.get("/v1/definitions/sales")).json()
+        assert (view["language"], view["text"]) == ("sql", shop.sales.view.text)
+        assert (await client.get("/v1/definitions/absent")).status_code == 404
+
+
+async def test_the_newest_events_come_in_order(database18):
+    async with api(database18) as client:
+        token = await append(client, *(line(n) for n in range(9)))
+        asked = {"newest": "true", "limit": 3, "at_least": token}
+        page = (await client.get("/v1/events", params=asked)).json()
+        assert [event["stream"] for event in page["events"]] == ["order/6", "order/7", "order/8"]
+        rest = await client.get("/v1/events", params={"after": page["next"]})
+        assert rest.json()["events"] == []
+
+
+async def test_parked_events_of_a_tenant_with_the_reason(database18):
+    app = shop_app(database18, tenant="main")
+
+    @app.fold(key="order", name="wary")
+    def wary(state: shop.Order, event: shop.Placed) -> shop.Order | None:
+        if event.total > 100:
+            raise ValueError("too much")
+        return state
+
+    async with app, serving_of(app) as client:
+        await app.append(shop.Placed("1", Decimal(500)), shop.Placed("2", Decimal(5)))
+        written = await app.append(shop.Placed("2", Decimal(900)), tenant="other")
+        await wary.get("3", at_least=written.token)
+        (parked,) = (await client.get("/v1/parked/wary")).json()["parked"]
+        assert (parked["stream"], parked["type"]) == ("order/1", "order.placed")
+        assert "too much" in parked["reason"]
+        assert parked["data"] == {"order": "1", "total": "500"}

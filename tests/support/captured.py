@@ -1,0 +1,85 @@
+"""Captured tables in tests: a shop's tables, and what the log says of them."""
+
+from __future__ import annotations
+
+import json
+
+import psycopg
+
+from headwater.capture import CaptureOptions, backfill, capture
+from headwater.log import Database
+
+MAIN = CaptureOptions(tenant="main")
+
+
+class Shop:
+    """A database with an application's schema, and Headwater's operator beside it."""
+
+    def __init__(self, database):
+        self.database = database
+        self.operator = Database(database.url, "headwater_operator")
+        self.writer = self.connect()
+        self.run("CREATE SCHEMA shop")
+
+    def connect(self):
+        """A session of the application, which owns its tables."""
+        return psycopg.connect(
+            self.database.url, autocommit=True, options="-c role=headwater_app -c search_path=shop"
+        )
+
+    def run(self, statement, *parameters):
+        cursor = self.writer.execute(statement, *parameters)
+        return cursor.fetchall() if cursor.description else []
+
+    async def capture(self, table="shop.orders", options=MAIN, *, whole=True):
+        captured = await capture(self.operator, table, options)
+        if whole:
+            async for _ in backfill(self.operator, captured):
+                pass
+        return captured
+
+    def log(self, where="true"):
+        """Events in order: stream, version, verb, data, metadata, schema_version, tenant."""
+        with self.database.admin() as admin:
+            rows = admin.execute(
+                "SELECT stream, version, substring(type from '[^.]+$'), data::text, metadata::text, schema_version, tenant "
+                f"FROM headwater.events WHERE {where} ORDER BY position"
+            ).fetchall()
+        return [(*r[:3], json.loads(r[3]), json.loads(r[4]), *r[5:]) for r in rows]
+
+    def verbs(self):
+        return [(stream, version, verb) for stream, version, verb, *_ in self.log()]
+
+    def fold(self):
+        """What the log says the table holds; refuses a story that could not have happened."""
+        rows = {}
+        versions = {}
+        for stream, version, verb, data, metadata, _, tenant in self.log():
+            key = (tenant, stream)
+            assert version == versions.get(key, 0) + 1, key
+            versions[key] = version
+            was = rows.get(key)
+            assert (was is None) == (verb == "inserted"), (key, version, verb)
+            if verb == "updated":
+                before = data.pop("before")
+                assert before or "exact" in metadata, key
+                assert {name: was.get(name) for name in before} == before, key
+                assert all(data[name] != value for name, value in before.items()), key
+            rows[key] = data
+            if verb == "deleted":
+                assert was == data, key
+                del rows[key]
+        return rows
+
+    def misfits(self):
+        """Events that their registered type would have refused, with the reason."""
+        with self.database.admin() as admin:
+            return admin.execute(
+                "SELECT type, stream, data::text, headwater.event_refusal(stream, type, schema_version, data, metadata, NULL) "
+                "FROM headwater.events "
+                "WHERE headwater.event_refusal(stream, type, schema_version, data, metadata, NULL) IS NOT NULL"
+            ).fetchall()
+
+    async def close(self):
+        self.writer.close()
+        await self.operator.close()
