@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Processes that share the tests, each with servers of its own.
+WORKERS ?= 2
 
 .PHONY: demo test lint bench run clean
 
@@ -10,7 +12,7 @@ demo: $(VENV)/demo.stamp
 	$(BIN)/python -m examples.airport
 
 test: lint
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q --numprocesses=$(WORKERS)
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
