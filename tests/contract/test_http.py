@@ -243,6 +243,7 @@ async def test_views_are_listed_with_how_far_they_are(client):
         ("orders", "fold", ["order"], "current"),
         ("sales", "sql", ["bucket"], "current"),
         ("totals", "sql", [], "current"),
+        ("by_events", "sql", ["bucket"], "current"),
     ]
     assert (await client.get("/v1/views/totals/")).json() == {"orders": 1}
 

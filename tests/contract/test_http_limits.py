@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import resource
 
 import pytest
 
@@ -26,6 +27,16 @@ SMALL = Limits(
     request_burst=30,
     token_cache_seconds=0.05,
 )
+
+
+async def test_a_process_may_hold_the_connections_that_it_offers(database18):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
+    try:
+        async with api(database18, relay=False, limits=Limits(connections=2000)):
+            assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] >= min(2000, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 async def raw(client, *parts, close=False):

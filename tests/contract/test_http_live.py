@@ -7,15 +7,20 @@ import json
 import random
 import socket
 from contextlib import asynccontextmanager
+from decimal import Decimal
 
 import httpx
 import psutil
 import pytest
 import websockets
+from redis_server import RedisServer
 
+from headwater import Settings
 from headwater.entrances.http import Limits
+from headwater.stores.redis import Redis
+from headwater.testing import contract_app
 from tests.contract.test_http import append
-from tests.support.web import api, line, token_for
+from tests.support.web import api, line, serving_of, token_for
 
 pytestmark = pytest.mark.postgres
 
@@ -239,6 +244,76 @@ async def test_a_view_that_starts_over_says_so(client):
         assert names == ["reset"]
 
 
+async def test_a_view_over_documents_tells_the_rows_that_a_document_left_and_came_to(client):
+    async with follow(client, "/v1/live/views/by_events") as groups:
+        await append(client, line(1))
+        assert (await groups.next())[2] == {
+            "key": "1",
+            "row": {"bucket": 1, "orders": 1, "total": "5"},
+        }
+        first = groups.last_id
+        last = (await append(client, line(1))).json()["token"]
+        changes = [(await groups.next())[2] for _ in range(2)]
+    expected = {"1": None, "2": {"bucket": 2, "orders": 1, "total": "10"}}
+    assert {c["key"]: c["row"] for c in changes} == expected
+    async with follow(client, "/v1/live/views/by_events", resume=first) as groups:
+        changes = [(await groups.next())[2] for _ in range(2)]
+        assert {c["key"]: c["row"] for c in changes} == expected
+        assert groups.last_id == last
+
+
+async def test_a_view_over_documents_says_when_too_much_has_changed(client, database18):
+    first = (await append(client, line(1))).json()["token"]
+    with database18.admin() as admin:
+        admin.execute(
+            "SELECT setval('headwater.position_seq', last_value + 200000) FROM headwater.position_seq"
+        )
+    for n in range(60):  # batches; every fiftieth forgets changes of long ago
+        last = (await append(client, line(n))).json()["token"]
+        await client.get("/v1/views/by_events", params={"at_least": last})
+    async with follow(client, "/v1/live/views/by_events", resume=first) as groups:
+        name, _, data = await groups.next()
+        assert (name, "read the view again" in data["reason"]) == ("reset", True)
+
+
+@pytest.fixture
+def redis():
+    server = RedisServer()
+    yield server
+    server.close()
+
+
+async def test_a_view_in_another_store_is_read_and_followed_alike(database18, redis):
+    settings = Settings(database_url=database18.url, stores={"fast": redis.url()})
+    app = contract_app.make(settings, Redis("fast"))
+    async with app, serving_of(app) as client:
+        written = await app.append(*(contract_app.Placed(n, f"k{n}", Decimal(n)) for n in range(3)))
+        at_least = {"at_least": written.token}
+        one = await client.get("/v1/views/orders/k1", params=at_least)
+        page = await client.get("/v1/views/orders", params=at_least | {"limit": 2})
+        rest = await client.get("/v1/views/orders", params={"after": page.json()["next"]})
+        here = await client.get("/v1/views/plain", params=at_least)
+        rows = page.json()["rows"] + rest.json()["rows"]
+        assert one.json() == rows[1]["row"]
+        assert rows == here.json()["rows"]
+        async with follow(client, "/v1/live/views/orders") as stream:
+            await app.append(contract_app.Placed(1, "k1", contract_app.POISON))
+            await app.append(contract_app.Placed(1, "k1", Decimal(7)))
+            await app.append(contract_app.Placed(2, "k2", Decimal(8)))
+            _, _, change = await stream.next()
+            now = await client.get("/v1/views/orders/k2")
+            assert change == {"key": "k2", "row": now.json()}
+    mended = contract_app.make(settings, Redis("fast"), poisonous=False)
+    async with (
+        mended,
+        serving_of(mended) as client,
+        follow(client, "/v1/live/views/orders") as stream,
+    ):
+        assert await mended.stored("orders").replay() == 2
+        name, _, _ = await stream.next()
+        assert name == "reset"
+
+
 # How channels are opened ---------------------------------------------------------------------------
 
 
@@ -353,6 +428,27 @@ async def test_a_websocket_carries_the_same_messages(client):
         assert json.loads(await events.recv())["data"]["stream"] == "order/2"
     async with socket_to(client, f"/v1/live/events?after={token}") as events:
         assert json.loads(await events.recv())["data"]["stream"] == "order/2"
+
+
+async def test_a_websocket_that_takes_nothing_is_closed_with_a_reason(database18):
+    limits = Limits(slow_seconds=0.5, channel_messages=50)
+    async with api(database18, limits=limits) as client:
+        # A queue of one message: the client's library stops reading when nobody takes it.
+        async with socket_to(client, "/v1/live/events?after=0", max_queue=1) as events:
+            metadata = {"note": "x" * 10_000}
+            for start in range(0, 3000, 500):
+                lines = (line(n, metadata=metadata) for n in range(start, start + 500))
+                await append(client, *lines)
+            live = client.server.service.live
+            async with asyncio.timeout(SECONDS):
+                while not live.dropped:
+                    await asyncio.sleep(0.05)
+                with pytest.raises(websockets.ConnectionClosedError) as closed:
+                    while True:
+                        await events.recv()
+        assert closed.value.rcvd.code == 1013
+        assert "took too little" in closed.value.rcvd.reason
+        assert live.open == 0
 
 
 async def test_a_websocket_is_refused_before_it_opens(client):

@@ -45,7 +45,7 @@ async def test_the_overview_says_how_far_each_view_is(database18):
             await client.get("/v1/views/orders/1", params={"at_least": token})
             overview = (await client.get("/v1/overview")).json()
         views = {view["name"]: view for view in overview["views"]}
-        assert set(views) == {"orders", "sales", "totals"}
+        assert set(views) == {"by_events", "orders", "sales", "totals"}
         assert (views["orders"]["behind"], views["orders"]["state"]) == (0, "running")
         sales = views["sales"]
         assert (sales["behind"], sales["exact"], sales["driven_by"]) == (5, True, None)

@@ -23,6 +23,7 @@ def shop_app(database, **options):
     app.fold(key="order", name="orders")(shop.orders.fold.evolve)
     app.sql("sales", row=shop.Sales, key=("bucket",), sql=shop.sales.view.text)
     app.sql("totals", row=shop.Total, key=(), sql=shop.totals.view.text)
+    app.sql("by_events", row=shop.Sales, key=("bucket",), sql=shop.by_events.view.text)
     return app
 
 

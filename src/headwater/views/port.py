@@ -64,7 +64,7 @@ class StoredView(Target, Protocol):
         """The keys whose rows events in (after, upto] may have changed, the parked ones aside.
 
         Each as a JSON array, the tenant first; of those tenants that the connection, one of the store's
-        own, may see. None where the store cannot tell.
+        own, may see. None where the store cannot tell: too much has changed since, or it never can.
         """
         ...
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import logging
+import resource
 import socket
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager
@@ -23,6 +25,10 @@ from headwater.errors import SettingError
 
 DEFAULT_ADDRESS = "127.0.0.1:8470"
 _BACKLOG = 2048
+_OTHER_FILES = 512
+"""Open files of a process that are no connections of clients: pools, stores, logs."""
+
+_log = logging.getLogger("headwater.http")
 
 T = TypeVar("T")
 
@@ -83,6 +89,7 @@ async def serving(
     operational pages. It lives as long as the server and is stored nowhere.
     """
     limits = limits or Limits()
+    _allow_open_files(limits.connections)
     service = Service(app, limits)
     host, port = bound.getsockname()[:2]
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
@@ -96,6 +103,24 @@ async def serving(
         await service.close()
         await asyncio.gather(task, return_exceptions=True)
         bound.close()
+
+
+def _allow_open_files(connections: int) -> None:
+    """Lets the process hold that many connections, where the account may.
+
+    Accounts begin with 1,024 open files on most systems, and may raise that themselves to a hard limit.
+    """
+    wanted = connections + _OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, allowed), hard))
+    if allowed < wanted:
+        _log.warning(
+            "this process may open %d files, so fewer than %d connections: raise `ulimit -Hn` to %d",
+            allowed, connections, wanted,
+        )  # fmt: skip
 
 
 def _config(service: Service, limits: Limits) -> uvicorn.Config:

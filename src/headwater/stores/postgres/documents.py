@@ -18,6 +18,10 @@ from headwater.views.fold import Document, Key
 from headwater.views.store import SetAside, Step
 
 _PRUNE_EVERY = 50
+_RETAINED = 100_000
+"""For how many positions behind the views over the documents their changes are kept.
+
+Live channels tell from them which rows of those views have changed."""
 
 
 class PostgresDocuments:
@@ -125,8 +129,17 @@ class PostgresDocuments:
         self._batches += 1
         if self._batches % _PRUNE_EVERY == 0:
             await connection.execute(
-                self._sql("prune_changes", self.changes), {"readers": self.readers}
+                self._sql("prune_changes", self.changes),
+                {"view": self._record.name, "readers": self.readers, "retained": _RETAINED},
             )
+
+    async def changes_kept(self, connection: Connection, after: int) -> bool:
+        """Whether all changes after a position are still known."""
+        cursor = await connection.execute(
+            SQL["record.changes_from"], {"view": self._record.name}, prepare=True
+        )
+        row = await cursor.fetchone()
+        return row is not None and after >= row[0]
 
     # Checking ------------------------------------------------------------------------------------
 

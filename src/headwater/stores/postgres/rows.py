@@ -129,10 +129,10 @@ class PostgresRows(DrivenView):
         self, connection: Connection, *, after: int, upto: int, parked: Sequence[int]
     ) -> list[str] | None:
         """The groups that events in (after, upto] belong to; see StoredView."""
-        if self._fold is not None:
-            return None
         if self._planned is None:
             await self.learn(connection)
+        if self._fold and not await self._fold.documents.changes_kept(connection, after):
+            return None
         batch = {"after": after, "upto": upto, "parked": list(parked)}
         cursor = await connection.execute(self.plan.touched, batch)
         return [row[0] for row in await cursor.fetchall()]

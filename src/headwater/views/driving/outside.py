@@ -7,6 +7,7 @@ ahead of the data for longer than it takes a relay to open the view.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -41,7 +42,8 @@ class Outside:
         found = await self.storage.open(place, record.fence)
         if found.replayed:
             # A replay that was killed between the store's write and this one.
-            await record.unpark(record.connection, found.replayed)
+            await self.replayed(record.connection, found.replayed)
+            recorded = await record.take_over(record.fence)  # under the revision of now
         hold = Hold(place, record.fence, epoch, found.revision)
         proven = await self._prove(found, epoch)
         if proven is not found:
@@ -49,6 +51,12 @@ class Outside:
         if proven.position != recorded:
             await record.follow_store(proven.position)
         return hold, proven.position
+
+    async def replayed(self, connection: Connection, positions: Sequence[int]) -> None:
+        """Records that parked events were applied after all, and that rows have changed for it."""
+        async with connection.transaction():
+            if await self.record.unpark(connection, positions):
+                await self.record.disturb(connection)
 
     async def _prove(self, found: Checkpoint, epoch: int) -> Checkpoint:
         """The checkpoint to go on from.

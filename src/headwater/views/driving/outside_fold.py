@@ -95,7 +95,7 @@ class OutsideFold(DrivenFold[D]):
             await self.learn(connection)
             place = await self.outside.place(connection)
             checkpoint = await self.storage.disturb(place)
-            await self.record.unpark(connection, checkpoint.replayed)
+            await self.outside.replayed(connection, checkpoint.replayed)
             waiting = [
                 row
                 for row in concerned(await self.record.parked(connection), positions)
@@ -113,6 +113,6 @@ class OutsideFold(DrivenFold[D]):
                 step = replay.step(checkpoint.position)
                 wanted = replace(checkpoint, replayed=tuple(replay.done))
                 checkpoint = await self.storage.redo(place, wanted, step)
-                await self.record.unpark(connection, replay.done)
+                await self.outside.replayed(connection, replay.done)
                 replayed += len(replay.done)
         return replayed

@@ -266,11 +266,12 @@ class ViewRecord:
         )
         return await cursor.fetchall()
 
-    async def unpark(self, connection: Connection, positions: Sequence[int]) -> None:
-        """Forgets parked events that were applied after all. Idempotent."""
-        await connection.execute(
+    async def unpark(self, connection: Connection, positions: Sequence[int]) -> int:
+        """Forgets parked events that were applied after all; how many. Idempotent."""
+        cursor = await connection.execute(
             SQL["record.unpark"], {"view": self.name, "positions": list(positions)}
         )
+        return cursor.rowcount
 
     async def discard(self, connection: Connection, positions: Sequence[int]) -> int:
         """Gives parked events up; how many."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -21,7 +22,7 @@ from headwater.entrances.http.live.channel import Channel, Page
 from headwater.entrances.http.live.messages import Message
 from headwater.entrances.http.views import encode
 from headwater.entrances.http.watermark import Watermark
-from headwater.errors import HeadwaterError, NotCaughtUp, RequestRefused, UnknownView
+from headwater.errors import HeadwaterError, NotCaughtUp, UnknownView
 from headwater.log.database import Connection
 from headwater.log.tasks import ended
 from headwater.readers import CheckpointWatch
@@ -29,7 +30,7 @@ from headwater.readers.handles import FoldView
 
 _log = logging.getLogger("headwater.http.live")
 _RETRY_SECONDS = 0.2
-_WAIT_SECONDS = 30
+_LOOK_SECONDS = 1.0
 
 
 class Change(msgspec.Struct):
@@ -55,24 +56,14 @@ class ViewChannel(Channel):
         self._starting = asyncio.Lock()
 
     async def start(self) -> None:
-        """Begins at the view's checkpoint. Raises UnknownView or RequestRefused."""
+        """Begins at the view's checkpoint. Raises UnknownView."""
         async with self._starting:
             if self._task is None or self._task.done():
                 await self._begin()
 
     async def _begin(self) -> None:
-        if isinstance(self._view, FoldView) and self._view.store is not None:
-            raise RequestRefused(
-                f"The view {self._view.name!r} is in a store that has no live channel yet.",
-                hint="Follow the events, or keep the view in the log's database.",
-            )
         async with self._app.database().transaction(self._tenant) as connection:
             self.position, self._revision, _ = await self._checkpoint(connection)
-            if await self._touched(connection, 0, 0, ()) is None:
-                raise RequestRefused(
-                    f"The changes of {self._view.name!r} cannot be told: it reads another view's documents.",
-                    hint="Follow the view that it reads, or poll it with If-None-Match.",
-                )
         self._task = asyncio.create_task(self._run(), name=f"live view {self._view.name}")
 
     async def close(self) -> None:
@@ -94,19 +85,21 @@ class ViewChannel(Channel):
         name = self._view.name
         while True:
             try:
-                upto = await self._watermark.beyond(self.position, timeout_seconds=_WAIT_SECONDS)
-                await self._watch.reached(name, upto, timeout_seconds=_WAIT_SECONDS)
+                # A view that starts over, or a replay, is noticed although nothing is appended.
+                upto = await self._watermark.beyond(self.position, timeout_seconds=_LOOK_SECONDS)
+                with suppress(NotCaughtUp):
+                    await self._watch.reached(name, upto, timeout_seconds=_LOOK_SECONDS)
                 async with self._app.database().transaction(self._tenant) as connection:
                     position, revision, parked = await self._checkpoint(connection)
                     if revision != self._revision:
                         self._revision = revision
-                        self.publish([_reset(position)], position)
+                        self.publish(
+                            [_reset(position, "the view starts over: read it again")], position
+                        )
                         continue
                     if position > self.position:
                         changes = await self._changes(connection, self.position, position, parked)
                         self.publish(changes, position)
-            except NotCaughtUp:
-                continue
             except (HeadwaterError, psycopg.Error) as error:
                 _log.warning("the channel of %s waits: %s", name, str(error).partition("\n")[0])
                 await asyncio.sleep(_RETRY_SECONDS)
@@ -122,16 +115,13 @@ class ViewChannel(Channel):
             )
         return row[0], row[1], row[2]
 
-    async def _touched(
-        self, connection: Connection, after: int, upto: int, parked: Sequence[int]
-    ) -> list[str] | None:
-        return await self._stored.touched(connection, after=after, upto=upto, parked=parked)
-
     async def _changes(
         self, connection: Connection, after: int, upto: int, parked: Sequence[int]
     ) -> list[Message]:
         """One message for each key; only the last says where to resume, since all are of one place."""
-        touched = await self._touched(connection, after, upto, parked) or []
+        touched = await self._stored.touched(connection, after=after, upto=upto, parked=parked)
+        if touched is None:
+            return [_reset(upto, "too much has changed: read the view again")]
         messages: list[Message] = []
         identity = self._app.database().identity
         for number, text in enumerate(touched, start=1):
@@ -143,6 +133,9 @@ class ViewChannel(Channel):
         return messages
 
     async def _row(self, connection: Connection, key: Sequence[str | None]) -> msgspec.Raw | None:
+        if isinstance(self._view, FoldView) and self._view.store is not None:
+            document = await self._view.get(key[0], tenant=self._tenant)
+            return None if document is None else msgspec.Raw(encode(document))
         statement, parameters = row_query(self._view, key)
         cursor = await connection.execute(
             statement, {"tenant": self._tenant, **parameters}, prepare=True
@@ -151,7 +144,5 @@ class ViewChannel(Channel):
         return None if row is None else msgspec.Raw(encode(self._stored.row_of(row)))
 
 
-def _reset(position: int) -> Message:
-    return Message(
-        position, None, b'{"reason":"the view starts over: read it again"}', event="reset"
-    )
+def _reset(position: int, reason: str) -> Message:
+    return Message(position, None, encode({"reason": reason}), event="reset")

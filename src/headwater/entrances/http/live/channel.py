@@ -67,7 +67,8 @@ class Follower:
         if self._overflowed:
             return
         for message in messages:
-            if message.position > self.position and self._wanted.wants(message):
+            new = message.position > self.position or message.event is not None
+            if new and self._wanted.wants(message):
                 self._queue.append(message)
                 self._bytes += len(message.body)
         limits = self._limits

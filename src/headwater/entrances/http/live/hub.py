@@ -49,8 +49,7 @@ class Hub:
     ) -> AsyncIterator[Follower]:
         """A follower of the tenant's events, or of a view, until the end of the block.
 
-        ``resume`` is a token or a position; None: from now. Raises TooBusy, TokenError, UnknownView or
-        RequestRefused.
+        ``resume`` is a token or a position; None: from now. Raises TooBusy, TokenError or UnknownView.
         """
         if self._stopping or len(self._followers) >= self._limits.channels:
             raise TooBusy(
@@ -84,7 +83,7 @@ class Hub:
         if self._pulse is not None:
             self._pulse.cancel()
         await self._tail.close()
-        for view in self._views.values():
+        for view in tuple(self._views.values()):  # followers take theirs out as they go
             await view.close()
         await self.presence.close()
 

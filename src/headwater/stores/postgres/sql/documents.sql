@@ -45,7 +45,13 @@ INSERT INTO {table} (after_position, tenant, key, old, new)
 SELECT %(upto)s, * FROM unnest(%(tenants)s, %(keys)s, %(old)s, %(new)s)
 
 -- name: prune_changes
-DELETE FROM {table} WHERE after_position <= (SELECT min(c.position) FROM headwater.checkpoints AS c WHERE c.view = ANY (%(readers)s))
+WITH kept AS (
+  UPDATE headwater.checkpoints AS f
+  SET changes_from = greatest(
+    f.changes_from, (SELECT min(c.position) - %(retained)s FROM headwater.checkpoints AS c WHERE c.view = ANY (%(readers)s)))
+  WHERE f.view = %(view)s
+  RETURNING changes_from)
+DELETE FROM {table} WHERE after_position <= (SELECT changes_from FROM kept)
 
 -- name: first_change
 SELECT after_position FROM {table} WHERE after_position > %(after)s AND after_position <= %(upto)s ORDER BY after_position LIMIT 1

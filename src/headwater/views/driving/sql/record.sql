@@ -42,6 +42,9 @@ FROM headwater.log AS l WHERE c.view = %(view)s AND c.fence = %(fence)s AND c.re
 -- name: checkpoint
 SELECT position FROM headwater.checkpoints WHERE view = %(view)s
 
+-- name: changes_from
+SELECT changes_from FROM headwater.checkpoints WHERE view = %(view)s
+
 -- name: first_after
 SELECT e.position FROM headwater.events AS e WHERE e.position > %(after)s AND e.position <= %(upto)s ORDER BY e.position LIMIT 1
 
