@@ -23,8 +23,8 @@ STREAMS = 100_000
 BULK = 100_000
 
 
-async def rate(work: Callable[[int, int], Awaitable[object]]) -> float:
-    """Calls a second by 32 concurrent callers."""
+async def rate(work: Callable[[int, int], Awaitable[object]], callers: int = CALLERS) -> float:
+    """Calls a second by so many concurrent callers."""
     done = 0
     deadline = time.perf_counter() + SECONDS
 
@@ -37,7 +37,7 @@ async def rate(work: Callable[[int, int], Awaitable[object]]) -> float:
             done += 1
 
     started = time.perf_counter()
-    await asyncio.gather(*(caller(number) for number in range(CALLERS)))
+    await asyncio.gather(*(caller(number) for number in range(callers)))
     return done / (time.perf_counter() - started)
 
 

@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import msgspec
 
-from headwater import App, Document, Event
+from headwater import App, Command, Document, Event
 
 
 class Placed(Event, type="order.placed", stream="order/{order}"):
@@ -29,6 +29,13 @@ class Customer(msgspec.Struct):
     largest: Decimal | None
 
 
+class Place(Command, stream="order/{order}"):
+    """Places once more on an order that has been placed on fewer than 10,000 times."""
+
+    order: str
+    total: Decimal
+
+
 def event(number: int, streams: int) -> Placed:
     """The n-th event, over so many streams and as many customers."""
     return Placed(
@@ -48,6 +55,12 @@ def make(settings: object) -> App:
         return state.but(
             customer=placed.customer, total=state.total + placed.total, placed=state.placed + 1
         )
+
+    @app.command(orders)
+    def place(state: Order, command: Place) -> Placed | None:
+        if state.placed >= 10_000:
+            return None
+        return Placed(command.order, "c0", command.total, state.placed)
 
     app.sql(
         "customers",

@@ -1,6 +1,7 @@
 """Headwater: write each fact once, in one Postgres transaction; derive everything else."""
 
 from headwater.app import App, FeedView, FoldView, RowsView, Transaction
+from headwater.commands import Accepted, Command, Rejection, over
 from headwater.errors import HeadwaterError
 from headwater.events import Event, Recorded
 from headwater.log import Fact, Token, Written
@@ -8,7 +9,9 @@ from headwater.operations.settings import Settings
 from headwater.views import Document
 
 __all__ = [
+    "Accepted",
     "App",
+    "Command",
     "Document",
     "Event",
     "Fact",
@@ -16,9 +19,11 @@ __all__ = [
     "FoldView",
     "HeadwaterError",
     "Recorded",
+    "Rejection",
     "RowsView",
     "Settings",
     "Token",
     "Transaction",
     "Written",
+    "over",
 ]

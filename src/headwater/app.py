@@ -14,14 +14,17 @@ from typing import Any, Self, Unpack, cast, overload
 
 from psycopg import sql
 
+from headwater.commands import Accepted, Command, Decider, Over, Rejection
+from headwater.commands.deciding import Request
 from headwater.errors import (
+    CommandDefinitionError,
     DefinitionError,
     SettingError,
     TenantMissing,
     UnknownView,
     ViewDefinitionError,
 )
-from headwater.events import Event, EventTypes
+from headwater.events import Event, EventType, EventTypes
 from headwater.log import Database, Fact, LogReader, SharedCommits, Token, Writer, Written
 from headwater.log.database import Connection
 from headwater.log.driver import (
@@ -32,7 +35,7 @@ from headwater.log.driver import (
     writer_on,
 )
 from headwater.log.registry import register
-from headwater.log.writing import AppendOptions, group_of
+from headwater.log.writing import AppendOptions, Metadata, group_of
 from headwater.operations.settings import Settings
 from headwater.readers.feeds import FeedView
 from headwater.readers.handles import D, FoldView, R, RowsView
@@ -76,6 +79,7 @@ class App:
         self._rows: dict[str, RowsView[Any]] = {}
         self._feeds: dict[str, FeedView] = {}
         self._stores: dict[str, Store] = {}
+        self._deciders: dict[type[Command], Decider[Any]] = {}
         self._running: Running | None = None
 
     # Definitions ---------------------------------------------------------------------------------
@@ -172,6 +176,39 @@ class App:
         view = FeedView(self, feed, store)
         self._feeds[name] = view
         return view
+
+    def command(
+        self, *over: FoldView[Any] | Over, name: str | None = None
+    ) -> Callable[[Callable[..., Any]], Decider[Any]]:
+        """Declares who decides on a command: ``def void(state: Order, command: Void) -> list[Voided]``.
+
+        The function takes the state of each fold, over the command's stream or as ``over(...)`` says, then
+        the command. It returns events, or a Rejection; it does no I/O, and runs again on a conflict.
+        """
+        sources = [one if isinstance(one, Over) else Over(one.fold) for one in over]
+
+        def declare(decide: Callable[..., Any]) -> Decider[Any]:
+            decider = Decider.of(decide, sources, name=name)
+            for event in decider.events:
+                self.events.named(EventType.of(event).name)
+            if (other := self._deciders.get(decider.command)) is not None:
+                raise CommandDefinitionError(
+                    f"{other.name!r} and {decider.name!r} decide on {decider.command.__name__}.",
+                    hint="One function decides on a command; make it two commands.",
+                )
+            self._deciders[decider.command] = decider
+            return decider
+
+        return declare
+
+    def decider(self, command: type[Command]) -> Decider[Any]:
+        """Who decides on a command. Raises CommandDefinitionError."""
+        if (found := self._deciders.get(command)) is None:
+            raise CommandDefinitionError(
+                f"Nothing in the app {self.name!r} decides on {command.__name__}.",
+                hint="Write a function under @app.command(...).",
+            )
+        return found
 
     def _offered(self, store: Store, transform: Transform) -> str:
         """The store's name in definitions. Raises ViewDefinitionError for what it does not offer."""
@@ -361,6 +398,24 @@ class App:
         Raises AppendRefused: VersionConflict, InvalidEvent, IdempotencyKeyReused and others.
         """
         return await self._open.commits.append(group_of(self.tenant_of(tenant), events, **options))
+
+    async def do(
+        self,
+        command: Command,
+        *,
+        tenant: str | None = None,
+        metadata: Metadata | None = None,
+        idempotency_key: str | None = None,
+    ) -> Accepted | Rejection:
+        """Decides on a command and appends what was decided; again where what it looked at has changed.
+
+        Under an idempotency key the same command is done once, and answered with where its events are.
+        Raises CommandDefinitionError, VersionConflict or DecisionOutdated after 20 conflicts,
+        IdempotencyKeyReused, StateUnreadable, and what ``append`` raises.
+        """
+        decider = self.decider(type(command))
+        request = Request(command, self.tenant_of(tenant), metadata, idempotency_key)
+        return await self._open.deciding.do(decider, request)
 
     async def query(
         self,

@@ -55,6 +55,12 @@ class VersionConflict(AppendRefused):
         self.actual = actual
 
 
+class DecisionOutdated(AppendRefused):
+    """Something that the decision depends on has changed since it looked."""
+
+    code = "decision_outdated"
+
+
 class IdempotencyKeyReused(AppendRefused):
     """The idempotency key was used for another request."""
 
@@ -212,6 +218,18 @@ class ViewDefinitionError(DefinitionError):
     """The view is not well defined."""
 
     code = "view_definition"
+
+
+class CommandDefinitionError(DefinitionError):
+    """The command is not well defined."""
+
+    code = "command_definition"
+
+
+class StateUnreadable(HeadwaterError):
+    """The state that a command depends on cannot be folded."""
+
+    code = "state_unreadable"
 
 
 class UnknownView(HeadwaterError):

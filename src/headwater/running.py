@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any, cast
 
+from headwater.commands import Deciding
 from headwater.log import Database, SharedCommits
 from headwater.operations.settings import Settings
 from headwater.readers.feeds import FeedView
@@ -47,6 +48,7 @@ class Running:
         self.reader = Reader(app_database)
         self.commits = SharedCommits(app_database)
         await self.commits.start()
+        self.deciding = Deciding(app_database, self.commits)
         self.stored = self.views()
 
     def views(self) -> dict[str, StoredView]:

@@ -172,11 +172,14 @@ def test_the_first_app_of_the_readme_runs_twice(tmp_path):
         assert time.monotonic() - began < SECONDS
 
 
-@pytest.mark.parametrize("page", ["first-app", "watch-a-table"])
-def test_a_tutorial_runs_from_an_empty_folder(tmp_path, page):
+RUNNABLE = ["tutorial/first-app", "tutorial/watch-a-table", "how-to/decide-with-commands"]
+
+
+@pytest.mark.parametrize("page", RUNNABLE)
+def test_a_page_runs_from_an_empty_folder(tmp_path, page):
     output = None
     with reader_in(tmp_path) as reader:
-        for info, text in blocks(DOCS / "tutorial" / f"{page}.md"):
+        for info, text in blocks(DOCS / f"{page}.md"):
             if info == "text":
                 assert_shows(output, text)
             else:

@@ -24,13 +24,13 @@ def row_folds(types: Iterable[EventType]) -> Iterator[Fold[Any]]:
     for name, inserted in by_name.items():
         table, _, happening = name.rpartition(".")
         events = [by_name.get(f"{table}.{each}") for each in _HAPPENINGS]
-        if happening != "inserted" or None in events or len(inserted.stream_parts) != 3:
+        if happening != "inserted" or None in events or len(inserted.stream_name.fields) != 1:
             continue
         classes = tuple(declared.event_class for declared in events if declared is not None)
         view = table.replace(".", "_")
         yield Fold(
             name=view,
-            key=inserted.stream_parts[1],
+            key=inserted.stream_name.fields[0],
             state=_document(view, inserted),
             evolve=_last,
             events=classes,

@@ -16,12 +16,12 @@ from msgspec import StructMeta
 from msgspec.structs import fields as struct_fields
 
 from headwater.errors import EventDefinitionError, InvalidEvent, UnknownEventType
+from headwater.events.pattern import Pattern
 from headwater.events.relations import Relation
 from headwater.events.schema import Schema, relation_of, schema_of
 
 _TYPE_NAME = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*){1,3}")
 _PATTERN = re.compile(r"[a-z][a-z0-9_-]*/[^{}]*(\{[A-Za-z_][A-Za-z0-9_]*\}[^{}]*)+")
-_PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
 
 _encoder = msgspec.json.Encoder(decimal_format="string")
 
@@ -39,11 +39,12 @@ class _EventMeta(StructMeta):
         type: str | None = None,  # noqa: A002 - the word users write
         stream: str | None = None,
         version: int = 1,
+        keys: tuple[str, ...] = (),
         **config: Any,
     ) -> Any:
         config = {"forbid_unknown_fields": True} | config | {"frozen": True}
         if type is not None or stream is not None:
-            namespace["__declared__"] = (type or "", stream or "", version)
+            namespace["__declared__"] = (type or "", stream or "", version, keys)
         elif bases and bases != (msgspec.Struct,):
             raise EventDefinitionError(
                 f"The event {name} has no type.",
@@ -58,10 +59,12 @@ class Event(msgspec.Struct, metaclass=_EventMeta):
     Subclass with a stable type name and the stream that it belongs to:
     ``class Placed(Event, type="order.placed", stream="order/{order}")``
 
-    Fields are typed; instances are immutable. A changed set of fields is a new ``version``.
+    Fields are typed; instances are immutable. A changed set of fields is a new ``version``. ``keys`` are
+    what decisions may depend on beside the stream, such as ``("mail:{mail}",)``; one with a field that is
+    None is left out.
     """
 
-    __declared__: ClassVar[tuple[str, str, int]]
+    __declared__: ClassVar[tuple[str, str, int, tuple[str, ...]]]
 
 
 E_co = TypeVar("E_co", bound=Event, covariant=True)
@@ -77,7 +80,8 @@ class EventType:
     event_class: type[Event]
     schema: Schema
     decoder: msgspec.json.Decoder[Event]
-    stream_parts: tuple[str, ...]
+    stream_name: Pattern
+    key_names: tuple[Pattern, ...]
 
     @staticmethod
     @cache
@@ -86,14 +90,15 @@ class EventType:
 
         Raises EventDefinitionError where the class's names or fields are not well formed.
         """
-        name, pattern, version = event_class.__declared__
+        name, pattern, version, keys = event_class.__declared__
         schema = event_class.__dict__.get("__registered__")
         if schema is None:  # what is registered, the database has checked
             schema = schema_of(event_class)
             _check_names(event_class, name, pattern, version, schema)
+            _check_keys(event_class, keys)
         decoder = msgspec.json.Decoder(event_class)
-        parts = tuple(_PLACEHOLDER.split(pattern))
-        return EventType(name, version, pattern, event_class, schema, decoder, parts)
+        stream, key_names = Pattern.of(pattern), tuple(map(Pattern.of, keys))
+        return EventType(name, version, pattern, event_class, schema, decoder, stream, key_names)
 
     @staticmethod
     def registered(name: str, version: int, pattern: str, schema: Schema) -> EventType:
@@ -128,12 +133,12 @@ class EventType:
 
     def stream_of(self, event: Event) -> str:
         """The name of the stream that an event belongs to."""
-        parts = self.stream_parts  # text and field in turn
-        if len(parts) == 3:
-            return f"{parts[0]}{getattr(event, parts[1])}{parts[2]}"
-        return "".join(
-            str(getattr(event, part)) if index % 2 else part for index, part in enumerate(parts)
-        )
+        return self.stream_name.fill(event)
+
+    def keys_of(self, event: Event) -> list[str]:
+        """The keys that an event carries by its class."""
+        filled = (pattern.fill_known(event) for pattern in self.key_names)
+        return [key for key in filled if key is not None]
 
     def decode(self, data: bytes | str) -> Event:
         """The typed event of stored data. Raises msgspec.ValidationError where it does not fit."""
@@ -186,12 +191,23 @@ def _check_names(cls: type[Event], name: str, pattern: str, version: int, schema
     if version < 1:
         raise EventDefinitionError(f"{where} has version {version}.", hint="Versions count from 1.")
     types = {field.name: field.type for field in struct_fields(cls)}
-    for placeholder in _PLACEHOLDER.findall(pattern):
+    for placeholder in Pattern.of(pattern).fields:
         if placeholder not in schema["required"] or types[placeholder] not in (str, int, UUID):
             raise EventDefinitionError(
                 f"{where} names the stream by {placeholder!r}, which is no required field of type "
                 "str, int or UUID.",
                 hint="A stream's name must follow from every event of it.",
+            )
+
+
+def _check_keys(cls: type[Event], keys: tuple[str, ...]) -> None:
+    known = {field.name for field in struct_fields(cls)}
+    for key in keys:
+        fields = Pattern.of(key).fields
+        if not fields or not known.issuperset(fields):
+            raise EventDefinitionError(
+                f"The event {cls.__name__} has the malformed key {key!r}.",
+                hint="Write a text with the names of its fields in braces, such as mail:{mail}.",
             )
 
 

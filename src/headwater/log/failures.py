@@ -25,6 +25,7 @@ _BY_STATE: dict[str, type[HeadwaterError]] = {
     "HW009": errors.LimitExceeded,
     "HW010": errors.SchemaRefused,
     "HW011": errors.SchemaChanged,
+    "HW012": errors.DecisionOutdated,
     "HW020": errors.LeaseLost,
     "HW030": errors.CaptureRefused,
     "HW031": errors.AlreadyCaptured,

@@ -74,7 +74,10 @@ class Group:
         keys: Sequence[str] | None = None,
         occurred_at: datetime | None = None,
     ) -> None:
-        """Adds an event. ``expect`` is its stream's version just before it."""
+        """Adds an event. ``expect`` is its stream's version just before it.
+
+        ``keys`` stand in place of those that its class says.
+        """
         declared = EventType.of(type(event))
         self.streams.append(declared.stream_of(event))
         self.types.append(declared.name)
@@ -82,7 +85,8 @@ class Group:
         self.expected_versions.append(expect)
         self.metadata.append(metadata)
         self.ids.append(event_id)
-        self.keys.append(None if keys is None else msgspec.json.encode(list(keys)))
+        carried = keys if keys is not None else declared.keys_of(event) or None
+        self.keys.append(None if carried is None else msgspec.json.encode(list(carried)))
         self.occurred_at.append(occurred_at)
         self.schema_versions.append(declared.schema_version)
 

@@ -1,0 +1,187 @@
+"""Running commands: look, decide, append what still holds; again where it does not."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import SystemRandom
+from typing import Any
+
+import msgspec
+from psycopg import Rollback
+from psycopg.errors import DeadlockDetected
+
+from headwater.commands.command import Accepted, Command, Rejection
+from headwater.commands.decider import Decider
+from headwater.commands.looking import SQL, Place, Seen, look
+from headwater.errors import DecisionOutdated, IdempotencyKeyReused, LimitExceeded, VersionConflict
+from headwater.events import Event, EventType
+from headwater.log import Database, Fact, SharedCommits, Written
+from headwater.log.database import Connection
+from headwater.log.failures import translated
+from headwater.log.writing import Metadata, Writer, group_of
+
+_log = logging.getLogger("headwater.commands")
+_random = SystemRandom()
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.002, 0.1
+
+MAX_ATTEMPTS = 20
+"""How often a command is decided before its conflict is raised."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A command, whose it is, and what its events carry."""
+
+    command: Command
+    tenant: str
+    metadata: Metadata | None = None
+    idempotency_key: str | None = None
+
+    def hash_for(self, decider: Decider[Any]) -> bytes:
+        """What tells this request from another under the same key."""
+        told = msgspec.json.encode([decider.name, self.command])
+        return hashlib.sha256(told).digest()
+
+
+class Deciding:
+    """Runs commands in the application's role."""
+
+    def __init__(self, database: Database, commits: SharedCommits) -> None:
+        self._database = database
+        self._commits = commits
+
+    async def do(self, decider: Decider[Any], request: Request) -> Accepted | Rejection:
+        """Decides, and appends what was decided if nothing that it looked at has changed since.
+
+        Where something has, it looks and decides again, up to MAX_ATTEMPTS times. Raises
+        VersionConflict or DecisionOutdated after that, IdempotencyKeyReused, StateUnreadable, and what
+        appending raises. What the function itself raises passes as it is.
+        """
+        places = [Place(s.over.by, s.name.fill(request.command)) for s in decider.sources]
+        for attempt in range(1, MAX_ATTEMPTS + 1):
+            try:
+                return await self._attempt(decider, request, places)
+            except (VersionConflict, DecisionOutdated, DeadlockDetected) as error:
+                if attempt == MAX_ATTEMPTS:
+                    raise
+                _log.debug("%s: attempt %d: %s", decider.name, attempt, error)
+            longest = min(_FIRST_PAUSE_SECONDS * 2**attempt, _LONGEST_PAUSE_SECONDS)
+            await asyncio.sleep(_random.uniform(0, longest))
+        raise AssertionError
+
+    async def _attempt(
+        self, decider: Decider[Any], request: Request, places: Sequence[Place]
+    ) -> Accepted | Rejection:
+        if request.idempotency_key is not None:
+            return await self._once(decider, request, places, request.idempotency_key)
+        async with self._database.transaction(request.tenant) as connection:
+            seen = await look(connection, decider, places, request.tenant)
+        decided = decider.decided(seen.states, request.command)
+        if isinstance(decided, Rejection):
+            return decided
+        if not decided:
+            return self._nothing(seen)
+        facts = _facts(decided, seen, request.metadata)
+        if facts is not None:
+            written = await self._commits.append(group_of(request.tenant, facts))
+            return _accepted(written, decided)
+        async with self._database.transaction(request.tenant) as connection:
+            return await _append(connection, request, seen, decided)
+
+    async def _once(
+        self, decider: Decider[Any], request: Request, places: Sequence[Place], key: str
+    ) -> Accepted | Rejection:
+        """Under an idempotency key: claimed first, in the transaction of the facts.
+
+        A request that comes again meanwhile waits for the first one's outcome. What leaves no facts leaves
+        no key either.
+        """
+        async with self._database.transaction(request.tenant) as connection:
+            outcome = await self._claimed(connection, decider, request, places, key)
+            if isinstance(outcome, Rejection) or not outcome.positions:
+                raise Rollback
+        return outcome
+
+    async def _claimed(
+        self,
+        connection: Connection,
+        decider: Decider[Any],
+        request: Request,
+        places: Sequence[Place],
+        key: str,
+    ) -> Accepted | Rejection:
+        asked = {"key": key, "hash": request.hash_for(decider)}
+        row = await (await connection.execute(SQL["commands.claim"], asked)).fetchone()
+        assert row is not None
+        state, positions, versions = row
+        if state == "duplicate":
+            token = self._database.identity.token(positions[-1])
+            return Accepted(token, (), positions, versions, duplicate=True)
+        if state == "reused":
+            raise IdempotencyKeyReused(
+                f"The idempotency key {key!r} was used for another command.",
+                hint="Use a new key for a new command.",
+            )
+        if state == "malformed":
+            raise LimitExceeded(
+                "The idempotency key is not 1 to 255 printable ASCII characters.",
+                hint="Use a shorter one.",
+            )
+        seen = await look(connection, decider, places, request.tenant)
+        decided = decider.decided(seen.states, request.command)
+        if isinstance(decided, Rejection):
+            return decided
+        if not decided:
+            return self._nothing(seen)
+        accepted = await _append(connection, request, seen, decided)
+        result = {
+            "key": key,
+            "positions": list(accepted.positions),
+            "versions": list(accepted.versions),
+        }
+        await connection.execute(SQL["commands.settle"], result)
+        return accepted
+
+    def _nothing(self, seen: Seen) -> Accepted:
+        return Accepted(self._database.identity.token(seen.position))
+
+
+def _facts(
+    decided: Sequence[Event], seen: Seen, metadata: Metadata | None
+) -> list[Event | Fact] | None:
+    """The events such that the append itself checks what was seen; None where it cannot.
+
+    It can where the decision looked at streams alone, and an event goes to each.
+    """
+    unchecked = seen.by("stream")
+    if len(unchecked) < len(seen.versions):
+        return None
+    facts: list[Event | Fact] = []
+    for event in decided:
+        version = unchecked.pop(EventType.of(type(event)).stream_of(event), None)
+        facts.append(Fact(event=event, expect=version, metadata=metadata))
+    return None if unchecked else facts
+
+
+async def _append(
+    connection: Connection, request: Request, seen: Seen, decided: Sequence[Event]
+) -> Accepted:
+    required = {
+        "streams": msgspec.json.encode(seen.by("stream")).decode(),
+        "keys": msgspec.json.encode(seen.by("key")).decode(),
+    }
+    with translated():
+        await connection.execute(SQL["commands.require"], required, prepare=True)
+        writer = Writer(connection, request.tenant)
+        written = await writer.append(*decided, metadata=request.metadata)
+    return _accepted(written, decided)
+
+
+def _accepted(written: Written, decided: Sequence[Event]) -> Accepted:
+    return Accepted(
+        written.token, tuple(decided), tuple(written.positions), tuple(written.versions)
+    )

@@ -1,0 +1,114 @@
+"""What a decision looks at: the states of its sources, and the versions that they were at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import msgspec
+
+from headwater.commands.decider import Decider, Evolving, evolved
+from headwater.errors import HeadwaterError, StateUnreadable
+from headwater.log.database import Connection
+from headwater.log.reading import StoredRow, recorded
+from headwater.log.statements import Statements
+
+SQL = Statements("headwater.commands")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A stream or a key, by name."""
+
+    by: Literal["stream", "key"]
+    name: str
+
+
+@dataclass(slots=True)
+class Seen:
+    """States in the order of the sources, the version of each place, and the newest position."""
+
+    states: list[Any] = field(default_factory=list)
+    versions: dict[Place, int] = field(default_factory=dict)
+    position: int = 0
+
+    def by(self, kind: Literal["stream", "key"]) -> dict[str, int]:
+        """The versions of streams, or of keys, by name."""
+        return {place.name: v for place, v in self.versions.items() if place.by == kind}
+
+
+async def look(
+    connection: Connection, decider: Decider[Any], places: Sequence[Place], tenant: str
+) -> Seen:
+    """Reads what a decider looks at, in the tenant's transaction.
+
+    Raises StateUnreadable where its fold fails at an event.
+
+    A version is read before or with the events that it counts. So a state may be newer than its
+    version says, and then the append is refused; it is never older.
+    """
+    seen = Seen()
+    for source, place in zip(decider.sources, places, strict=True):
+        fold = source.over.fold
+        version, rows = await _READ[place.by](connection, place.name, tenant, fold)
+        seen.versions[place] = min(version, seen.versions.get(place, version))
+        seen.states.append(_state(fold, rows))
+        if rows:
+            seen.position = max(seen.position, rows[-1][0])
+    return seen
+
+
+async def _stream(
+    connection: Connection, name: str, tenant: str, _: Evolving
+) -> tuple[int, list[StoredRow]]:
+    # All of its events, whatever their types: the last one's version is the stream's.
+    cursor = await connection.execute(
+        SQL["commands.stream"], {"tenant": tenant, "name": name}, binary=True, prepare=True
+    )
+    rows: list[StoredRow] = await cursor.fetchall()
+    return (rows[-1][3] if rows else 0), rows
+
+
+async def _key(
+    connection: Connection, name: str, tenant: str, fold: Evolving
+) -> tuple[int, list[StoredRow]]:
+    asked = {"tenant": tenant, "name": name}
+    cursor = await connection.execute(SQL["commands.key_version"], asked, prepare=True)
+    counted = await cursor.fetchone()
+    asked_types = {**asked, "types": [t.name for t in fold.types]}
+    cursor = await connection.execute(SQL["commands.key"], asked_types, binary=True, prepare=True)
+    rows: list[StoredRow] = await cursor.fetchall()
+    return (counted[0] if counted else 0), rows
+
+
+_READ = {"stream": _stream, "key": _key}
+
+
+def _state(fold: Evolving, rows: Sequence[StoredRow]) -> Any:
+    state = None
+    for row in rows:
+        declared = fold.types.get(row[4])
+        if declared is None:
+            continue
+        try:
+            if fold.takes_recorded:
+                whole = recorded(fold.types, row)
+                state = evolved(fold, state, whole.event, whole)
+            elif declared.reads(row[5]):
+                state = evolved(fold, state, declared.decode(row[9]))
+            else:
+                raise StateUnreadable(  # noqa: TRY301
+                    f"The event at {row[0]} is {row[4]!r} version {row[5]}; the app declares version "
+                    f"{declared.schema_version}.",
+                    hint="Keep the app at the version of its events.",
+                )
+        except StateUnreadable:
+            raise
+        except (HeadwaterError, msgspec.ValidationError, Exception) as error:
+            raise StateUnreadable(
+                f"The fold {fold.name!r} fails at the event at {row[0]} ({row[4]}): "
+                f"{type(error).__name__}: {error}.",
+                hint="Mend the fold; nothing was decided.",
+            ) from error
+    return state

@@ -1,0 +1,407 @@
+"""Deciding: commands on one stream, on several, and on keys, one after another and all at once."""
+
+from __future__ import annotations
+
+import asyncio
+from random import Random
+
+import pytest
+
+from headwater import Accepted, App, Command, Document, Event, Rejection, Settings, over
+from headwater.commands import Decider
+from headwater.commands.decider import Source
+from headwater.errors import (
+    CommandDefinitionError,
+    DecisionOutdated,
+    EventDefinitionError,
+    IdempotencyKeyReused,
+    InvalidStreamName,
+    LimitExceeded,
+    StateUnreadable,
+    TenantRefused,
+)
+
+pytestmark = pytest.mark.postgres
+
+
+class Opened(Event, type="account.opened", stream="account/{account}", keys=("mail:{mail}",)):
+    account: str
+    mail: str | None
+
+
+class Deposited(Event, type="account.deposited", stream="account/{account}"):
+    account: str
+    amount: int
+
+
+class Withdrawn(Event, type="account.withdrawn", stream="account/{account}"):
+    account: str
+    amount: int
+
+
+class Booked(Event, type="room.booked", stream="guest/{guest}", keys=("room:{room}",)):
+    guest: str
+    room: str
+    day: int
+
+
+class Account(Document):
+    balance: int = 0
+    open: bool = False
+
+
+class Mail(Document):
+    taken: bool = False
+
+
+class Room(Document):
+    days: tuple[int, ...] = ()
+
+
+class Open(Command, stream="account/{account}"):
+    account: str
+    mail: str | None = None
+
+
+class Withdraw(Command, stream="account/{account}"):
+    account: str
+    amount: int
+
+
+class Move(Command):
+    """From one account of a customer, who may go below zero in one while the sum of both is positive."""
+
+    source: str
+    other: str
+    amount: int
+
+
+class Book(Command, stream="guest/{guest}"):
+    guest: str
+    room: str
+    day: int
+
+
+class Close(Command):
+    account: str
+
+
+class NoFunds(Rejection, frozen=True):
+    """The account holds less than that."""
+
+    balance: int
+
+
+class MailTaken(Rejection, frozen=True):
+    """Another account has this mail address."""
+
+
+class RoomTaken(Rejection, frozen=True):
+    """The room is booked on that day."""
+
+
+def bank(database) -> App:
+    app = App(
+        "bank",
+        events=[Opened, Deposited, Withdrawn, Booked],
+        tenant="main",
+        settings=Settings(database_url=database.url),
+    )
+
+    @app.fold(key="account")
+    def accounts(state: Account, event: Opened | Deposited | Withdrawn) -> Account | None:
+        if isinstance(event, Opened):
+            return state.but(open=True)
+        if event.amount == 13:
+            raise ValueError("unlucky")
+        sign = 1 if isinstance(event, Deposited) else -1
+        return state.but(balance=state.balance + sign * event.amount)
+
+    @app.fold(key="mail")
+    def mails(state: Mail, event: Opened) -> Mail | None:
+        return state.but(taken=True)
+
+    @app.fold(key="room")
+    def rooms(state: Room, event: Booked) -> Room | None:
+        return state.but(days=(*state.days, event.day))
+
+    @app.command(accounts, over(mails, key="mail:{mail}"))
+    def open_account(state: Account, mail: Mail | None, command: Open) -> Opened | MailTaken | None:
+        if mail is not None:
+            return MailTaken()
+        return None if state.open else Opened(command.account, command.mail)
+
+    @app.command(accounts)
+    def withdraw(state: Account, command: Withdraw) -> list[Withdrawn] | NoFunds:
+        if state.balance < command.amount:
+            return NoFunds(state.balance)
+        return [Withdrawn(command.account, command.amount)]
+
+    @app.command(
+        over(accounts, stream="account/{source}"), over(accounts, stream="account/{other}")
+    )
+    def move(one: Account, other: Account, command: Move) -> Withdrawn | NoFunds:
+        if one.balance + other.balance < command.amount:
+            return NoFunds(one.balance + other.balance)
+        return Withdrawn(command.source, command.amount)
+
+    @app.command(over(rooms, key="room:{room}"))
+    def book(room: Room, command: Book) -> Booked | RoomTaken:
+        if command.day in room.days:
+            return RoomTaken()
+        return Booked(command.guest, command.room, command.day)
+
+    return app
+
+
+@pytest.fixture
+async def app(database):
+    async with bank(database) as app:
+        await app.deploy()
+        yield app
+
+
+async def stream(app, name):
+    return [recorded.event for recorded in await app.log.stream(name, tenant="main")]
+
+
+async def test_a_command_leads_to_facts_or_to_a_typed_rejection(app):
+    await app.append(Deposited("a", 10))
+    accepted = await app.do(Withdraw("a", 4), metadata={"actor": "ada"})
+    assert isinstance(accepted, Accepted)
+    assert (accepted.events, accepted.versions) == ((Withdrawn("a", 4),), (2,))
+    refused = await app.do(Withdraw("a", 7))
+    assert refused == NoFunds(6)
+    assert refused.message == "The account holds less than that."
+    (_, last) = await app.log.stream("account/a", tenant="main")
+    assert (last.event, last.metadata) == (Withdrawn("a", 4), {"actor": "ada"})
+
+
+async def test_what_a_command_returns_is_read_at_its_token(app):
+    await app.append(Deposited("a", 10))
+    async with app.relay():
+        accepted = await app.do(Withdraw("a", 4))
+        assert (await app.view("accounts").get("a", at_least=accepted.token)).balance == 6
+        nothing = await app.do(Open("a"))
+        again = await app.do(Open("a"))
+        assert (again.events, again.token) == ((), nothing.token)
+        assert (await app.view("accounts").get("a", at_least=again.token)).open
+
+
+async def test_concurrent_commands_never_overdraw(app):
+    await app.append(Deposited("a", 10))
+    answers = await asyncio.gather(*(app.do(Withdraw("a", 3)) for _ in range(12)))
+    assert sorted(type(answer) is Accepted for answer in answers).count(True) == 3
+    assert all(answer == NoFunds(1) for answer in answers if not isinstance(answer, Accepted))
+
+
+# Boundaries --------------------------------------------------------------------------------------
+
+
+async def test_one_account_for_each_mail_address(app):
+    """Uniqueness over streams: twenty accounts want four addresses at once."""
+    answers = await asyncio.gather(*(app.do(Open(f"a{n}", f"m{n % 4}")) for n in range(20)))
+    opened = [answer.events[0] for answer in answers if isinstance(answer, Accepted)]
+    assert sorted(event.mail for event in opened) == ["m0", "m1", "m2", "m3"]
+    assert sum(answer == MailTaken() for answer in answers) == 16
+
+
+async def test_no_write_skew(app):
+    """Each command reads both accounts and writes one of them: together they may not go below zero."""
+    for n in range(6):
+        await app.append(Deposited(f"x{n}", 5), Deposited(f"y{n}", 5))
+    moves = [Move(f"{a}{n}", f"{b}{n}", 8) for n in range(6) for a, b in (("x", "y"), ("y", "x"))]
+    answers = await asyncio.gather(*(app.do(move) for move in moves))
+    for n in range(6):
+        pair = answers[2 * n : 2 * n + 2]
+        assert sum(isinstance(answer, Accepted) for answer in pair) == 1, n
+
+
+async def test_no_room_is_booked_twice_whoever_books_and_however(app):
+    """Seeded: deciders, plain appends of the same key and rollbacks, all at once."""
+    chance = Random(5)
+
+    async def decide(n):
+        await asyncio.sleep(chance.random() / 50)
+        return await app.do(Book(f"g{n}", f"r{n % 3}", chance.randrange(6)))
+
+    async def undo(n):
+        async with app.database().connection() as connection:
+            with pytest.raises(ZeroDivisionError):
+                async with connection.transaction():
+                    await app.on(connection).append(Booked(f"u{n}", f"r{n % 3}", 99))
+                    await asyncio.sleep(chance.random() / 100)
+                    raise ZeroDivisionError
+
+    answers, _ = await asyncio.gather(
+        asyncio.gather(*(decide(n) for n in range(60))),
+        asyncio.gather(*(undo(n) for n in range(10))),
+    )
+    assert sum(isinstance(answer, Accepted) for answer in answers) == 18
+    events = [event for n in range(60) for event in await stream(app, f"guest/g{n}")]
+    taken = [(event.room, event.day) for event in events]
+    assert len(taken) == len(set(taken)) == 18
+
+
+async def test_without_the_check_rooms_are_booked_twice(app, monkeypatch):
+    """The tests above can fail: a decider that does not say what it looked at overbooks."""
+    decider = app._deciders[Book]
+    monkeypatch.setitem(app._deciders, Book, _Careless(decider))
+    answers = await asyncio.gather(*(app.do(Book(f"g{n}", "r", 1)) for n in range(12)))
+    assert sum(isinstance(answer, Accepted) for answer in answers) > 1
+
+
+class _Careless:
+    """A broken variant: it looks, and then appends whatever has happened since."""
+
+    def __init__(self, decider):
+        self._decider = decider
+        self.name = decider.name
+        self.sources = ()
+
+    def decided(self, states, command):
+        return self._decider.decided([None], command)
+
+
+async def test_plain_sql_depends_on_what_it_saw(app, database):
+    """Any language: read, decide, require, append, in one transaction."""
+    await app.append(Booked("g", "r", 1))
+    async with app.database().transaction("main") as connection:
+        cursor = await connection.execute(
+            "SELECT version FROM headwater.keys WHERE key = 'room:r' "
+            "UNION ALL SELECT version FROM headwater.streams WHERE stream = 'guest/g'"
+        )
+        assert await cursor.fetchall() == [(1,), (1,)]
+        await connection.execute(
+            'SELECT headwater.require(\'{"guest/g": 1, "guest/new": 0}\', \'{"room:r": 1}\')'
+        )
+    await app.append(Booked("h", "r", 2))
+    for streams, keys, what in (
+        ("{}", '{"room:r": 1}', "The key 'room:r' is at version 2, not 1."),
+        ('{"guest/g": 0}', "{}", "The stream 'guest/g' is at version 1, not 0."),
+    ):
+        with pytest.raises(DecisionOutdated, match=what):
+            await _require(app, streams, keys)
+    other = app.database()
+    async with other.transaction("other") as connection:  # another tenant's keys are others
+        await connection.execute("SELECT headwater.require('{}', '{\"room:r\": 0}')")
+
+
+async def _require(app, streams, keys, tenant="main", named=None):
+    async with app.database().transaction(tenant) as connection:
+        await connection.execute("SELECT headwater.require(%s, %s, %s)", [streams, keys, named])
+
+
+@pytest.mark.parametrize(
+    ("streams", "keys", "named", "error"),
+    [
+        ("[]", "{}", None, "InvalidEvent"),
+        ('{"guest/g": "1"}', "{}", None, "InvalidEvent"),
+        ('{"Guest": 1}', "{}", None, InvalidStreamName),
+        ("{}", '{"": 1}', None, LimitExceeded),
+        ("{}", "{}", "other", TenantRefused),
+    ],
+)
+async def test_what_cannot_be_required_is_refused(app, streams, keys, named, error):
+    with pytest.raises(Exception) as raised:
+        await _require(app, streams, keys, named=named)
+    expected = error if isinstance(error, str) else error.__name__
+    assert type(raised.value).__name__ == expected
+    async with app.database("headwater_relay").connection() as connection:
+        cursor = await connection.execute("SELECT count(*) FROM headwater.keys")
+        assert await cursor.fetchone() == (0,)
+
+
+async def test_keys_count_events_however_they_are_appended(app):
+    await app.append(Booked("g", "r", 1))
+    await app.append(*(Booked("g", "r", n) for n in range(2, 4)), Booked("h", "s", 1))
+    async with app.transaction() as tx:
+        await tx.append(Booked("i", "r", 4))
+        await tx.append(Deposited("i", 4), keys=["room:s", "room:r"])
+    with pytest.raises(LimitExceeded):
+        await app.append(Booked("g", "r" * 300, 1))
+    async with app.database().transaction("main") as connection:
+        cursor = await connection.execute("SELECT key, version FROM headwater.keys ORDER BY key")
+        assert await cursor.fetchall() == [("room:r", 5), ("room:s", 2)]
+        cursor = await connection.execute(
+            "SELECT k.key, count(*) FROM headwater.key_events AS k JOIN headwater.events AS e USING (position) "
+            "WHERE k.key = ANY (e.keys) GROUP BY 1 ORDER BY 1"
+        )
+        assert await cursor.fetchall() == [("room:r", 5), ("room:s", 2)]
+    async with app.database().transaction("other") as connection:
+        cursor = await connection.execute("SELECT count(*) FROM headwater.keys")
+        assert await cursor.fetchone() == (0,)
+
+
+# Idempotency -------------------------------------------------------------------------------------
+
+
+async def test_a_command_under_a_key_is_done_once(app):
+    await app.append(Deposited("a", 10))
+    answers = await asyncio.gather(
+        *(app.do(Withdraw("a", 8), idempotency_key="w1") for _ in range(8))
+    )
+    assert sum(not answer.duplicate for answer in answers) == 1
+    assert len({answer.positions for answer in map(_plain, answers)}) == 1
+    assert len({answer.token for answer in answers}) == 1
+    assert len(await stream(app, "account/a")) == 2
+    with pytest.raises(IdempotencyKeyReused):
+        await app.do(Withdraw("a", 1), idempotency_key="w1")
+
+
+def _plain(answer):
+    return Accepted(answer.token, (), tuple(answer.positions), tuple(answer.versions))
+
+
+async def test_what_left_no_facts_runs_again_under_its_key(app):
+    assert await app.do(Withdraw("a", 5), idempotency_key="w") == NoFunds(0)
+    await app.append(Deposited("a", 10))
+    assert isinstance(await app.do(Withdraw("a", 5), idempotency_key="w"), Accepted)
+
+
+# What is refused ---------------------------------------------------------------------------------
+
+
+async def test_a_state_that_cannot_be_folded_decides_nothing(app):
+    await app.append(Deposited("a", 13))
+    with pytest.raises(StateUnreadable, match=r"'accounts' fails at the event .* unlucky"):
+        await app.do(Withdraw("a", 1))
+
+
+async def test_definitions_are_checked_when_the_app_is_built(app):
+    accounts = app.view("accounts")
+
+    def no_stream(state: Account, command: Close) -> None: ...
+    def wrong_state(state: Room, command: Withdraw) -> None: ...
+    def no_command(state: Account, command: Account) -> None: ...
+    def twice(state: Account, command: Withdraw) -> None: ...
+    def too_few(command: Withdraw) -> None: ...
+    def no_field(state: Account, command: Withdraw) -> None: ...
+
+    for function, overs in (
+        (no_stream, [accounts]),
+        (wrong_state, [accounts]),
+        (no_command, [accounts]),
+        (twice, [accounts]),
+        (too_few, [accounts]),
+        (no_field, [over(accounts, key="mail:{mail}")]),
+    ):
+        with pytest.raises(CommandDefinitionError):
+            app.command(*overs)(function)
+    with pytest.raises(CommandDefinitionError, match="decides on Close"):
+        await app.do(Close("a"))
+    with pytest.raises(CommandDefinitionError):
+        over(accounts)
+
+    class Wrong(Event, type="a.b", stream="a/{a}", keys=("b:{b}",)):
+        a: str
+
+    with pytest.raises(EventDefinitionError, match="malformed key"):
+        App("wrong", events=[Wrong])
+
+
+async def test_a_decider_is_a_plain_function(app):
+    decider = app._deciders[Withdraw]
+    assert isinstance(decider, Decider)
+    assert all(isinstance(source, Source) for source in decider.sources)
+    assert decider.decide(Account(balance=1), Withdraw("a", 2)) == NoFunds(1)
