@@ -57,6 +57,8 @@ class Running:
 
     async def close(self) -> None:
         """Lets go of everything. Idempotent."""
+        if hasattr(self, "deciding"):
+            await self.deciding.close()
         if hasattr(self, "commits"):
             await self.commits.stop()
             await self.reader.close()

@@ -16,7 +16,9 @@ from psycopg.errors import DeadlockDetected
 
 from headwater.commands.command import Accepted, Command, Rejection
 from headwater.commands.decider import Decider
-from headwater.commands.looking import SQL, Place, Seen, look
+from headwater.commands.looking import Place, Seen, look, look_at_streams
+from headwater.commands.statements import SQL
+from headwater.commands.streams import SharedReads
 from headwater.errors import DecisionOutdated, IdempotencyKeyReused, LimitExceeded, VersionConflict
 from headwater.events import Event, EventType
 from headwater.log import Database, Fact, SharedCommits, Written
@@ -53,6 +55,11 @@ class Deciding:
     def __init__(self, database: Database, commits: SharedCommits) -> None:
         self._database = database
         self._commits = commits
+        self._reads = SharedReads(database)
+
+    async def close(self) -> None:
+        """Ends what reads. Idempotent."""
+        await self._reads.close()
 
     async def do(self, decider: Decider[Any], request: Request) -> Accepted | Rejection:
         """Decides, and appends what was decided if nothing that it looked at has changed since.
@@ -78,8 +85,7 @@ class Deciding:
     ) -> Accepted | Rejection:
         if request.idempotency_key is not None:
             return await self._once(decider, request, places, request.idempotency_key)
-        async with self._database.transaction(request.tenant) as connection:
-            seen = await look(connection, decider, places, request.tenant)
+        seen = await self._look(decider, request, places)
         decided = decider.decided(seen.states, request.command)
         if isinstance(decided, Rejection):
             return decided
@@ -91,6 +97,12 @@ class Deciding:
             return _accepted(written, decided)
         async with self._database.transaction(request.tenant) as connection:
             return await _append(connection, request, seen, decided)
+
+    async def _look(self, decider: Decider[Any], request: Request, places: Sequence[Place]) -> Seen:
+        if all(place.by == "stream" for place in places):
+            return await look_at_streams(self._reads, decider, places, request.tenant)
+        async with self._database.transaction(request.tenant) as connection:
+            return await look(connection, decider, places, request.tenant)
 
     async def _once(
         self, decider: Decider[Any], request: Request, places: Sequence[Place], key: str

@@ -9,12 +9,11 @@ from typing import Any, Literal
 import msgspec
 
 from headwater.commands.decider import Decider, Evolving, evolved
+from headwater.commands.statements import SQL
+from headwater.commands.streams import SharedReads
 from headwater.errors import HeadwaterError, StateUnreadable
 from headwater.log.database import Connection
 from headwater.log.reading import StoredRow, recorded
-from headwater.log.statements import Statements
-
-SQL = Statements("headwater.commands")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +31,13 @@ class Seen:
     states: list[Any] = field(default_factory=list)
     versions: dict[Place, int] = field(default_factory=dict)
     position: int = 0
+
+    def add(self, fold: Evolving, place: Place, version: int, rows: Sequence[StoredRow]) -> None:
+        """Adds the state of a source."""
+        self.versions[place] = min(version, self.versions.get(place, version))
+        self.states.append(_state(fold, rows))
+        if rows:
+            self.position = max(self.position, rows[-1][0])
 
     def by(self, kind: Literal["stream", "key"]) -> dict[str, int]:
         """The versions of streams, or of keys, by name."""
@@ -52,10 +58,18 @@ async def look(
     for source, place in zip(decider.sources, places, strict=True):
         fold = source.over.fold
         version, rows = await _READ[place.by](connection, place.name, tenant, fold)
-        seen.versions[place] = min(version, seen.versions.get(place, version))
-        seen.states.append(_state(fold, rows))
-        if rows:
-            seen.position = max(seen.position, rows[-1][0])
+        seen.add(fold, place, version, rows)
+    return seen
+
+
+async def look_at_streams(
+    reads: SharedReads, decider: Decider[Any], places: Sequence[Place], tenant: str
+) -> Seen:
+    """The same for a decider that looks at streams alone, in reads that commands share."""
+    seen = Seen()
+    for source, place in zip(decider.sources, places, strict=True):
+        rows = await reads.rows(place.name, tenant)
+        seen.add(source.over.fold, place, rows[-1][3] if rows else 0, rows)
     return seen
 
 

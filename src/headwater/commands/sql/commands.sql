@@ -1,3 +1,16 @@
+-- name: begin
+SELECT set_config('headwater.tenant', %(tenant)s, true), set_config('transaction_read_only', 'on', true)
+
+-- name: streams
+SELECT e.position, e.tenant, e.stream, e.version, e.type, e.schema_version, e.id, e.recorded_at, e.occurred_at,
+       e.data::text, e.metadata::text, e.keys
+FROM headwater.streams AS s
+CROSS JOIN LATERAL (
+  SELECT * FROM headwater.events AS e
+  WHERE e.tenant = s.tenant AND e.stream = s.stream AND e.position >= s.first_position) AS e
+WHERE s.tenant = %(tenant)s AND s.stream = ANY (%(names)s)
+ORDER BY e.stream, e.version
+
 -- name: stream
 SELECT e.position, e.tenant, e.stream, e.version, e.type, e.schema_version, e.id, e.recorded_at, e.occurred_at,
        e.data::text, e.metadata::text, e.keys
