@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, Unpack, cast, overload
@@ -43,6 +44,7 @@ from headwater.readers.reading import DEFAULT_TIMEOUT_SECONDS, Reader
 from headwater.relay import OnFailure, Relay
 from headwater.running import Running
 from headwater.views import Fold, SqlView, StoredView
+from headwater.views.derivation import Derivation, check_loops
 from headwater.views.feed import Feed
 from headwater.views.port import Status
 from headwater.views.store import (
@@ -79,6 +81,7 @@ class App:
         self._rows: dict[str, RowsView[Any]] = {}
         self._feeds: dict[str, FeedView] = {}
         self._stores: dict[str, Store] = {}
+        self._derivations: list[Derivation] = []
         self._deciders: dict[type[Command], Decider[Any]] = {}
         self._running: Running | None = None
 
@@ -107,6 +110,32 @@ class App:
                 evolve, name=name, key=key, on_failure=on_failure, version=version, store=where
             )
             return self.declare(fold, store)
+
+        return declare
+
+    def derive(
+        self, view: FoldView[D], *, name: str | None = None, on_failure: OnFailure = "park"
+    ) -> Callable[[Callable[..., Any]], FoldView[D]]:
+        """Declares events that follow from a fold's changes: ``def large(before: Order, after: Order, event: Placed)``.
+
+        The function returns events or commands, one or several, or None. It makes a view of its own, which
+        folds as ``view`` does and appends what it derives, in one commit; a rebuild derives nothing again.
+        Raises DefinitionError where a type of event would follow from itself.
+        """
+        if view.store is not None:
+            raise ViewDefinitionError(
+                f"The documents of {view.name!r} are in another store, and derived events are not.",
+                hint="Derive from a fold in the log's database.",
+            )
+
+        def declare(derive: Callable[..., Any]) -> FoldView[D]:
+            derivation = Derivation.of(derive, view.fold, name, self.decider)
+            for event in derivation.derived:
+                self.events.named(EventType.of(event).name)
+            self._derivations.append(derivation)
+            check_loops(self._derivations)
+            fold = replace(view.fold, name=derivation.name, derive=derive, on_failure=on_failure)
+            return self.declare(fold)
 
         return declare
 
@@ -253,6 +282,7 @@ class App:
             self._folds.values(),
             self._rows.values(),
             self._feeds.values(),
+            self.decider,
         )
         try:
             await running.open()

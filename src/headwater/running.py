@@ -11,6 +11,7 @@ from headwater.operations.settings import Settings
 from headwater.readers.feeds import FeedView
 from headwater.readers.handles import FoldView, RowsView
 from headwater.readers.reading import Reader
+from headwater.stores.postgres.derived import DeciderOf
 from headwater.stores.views import stored_views
 from headwater.views import StoredView
 from headwater.views.store import Engine, Store
@@ -27,11 +28,13 @@ class Running:
         folds: Collection[FoldView[Any]],
         rows: Collection[RowsView[Any]],
         feeds: Collection[FeedView],
+        decider_of: DeciderOf,
     ) -> None:
         self._name = name
         self._settings = settings
         self._stores = stores
         self._defined = folds, rows, feeds
+        self._decider_of = decider_of
         self._server = settings.server()
         self._databases: dict[str, Database] = {}
         self.stored: dict[str, StoredView] = {}
@@ -53,7 +56,9 @@ class Running:
 
     def views(self) -> dict[str, StoredView]:
         """The views in their stores, as objects that share no state with others."""
-        return stored_views(self.database("headwater_relay"), self.engines, *self._defined)
+        return stored_views(
+            self.database("headwater_relay"), self.engines, *self._defined, self._decider_of
+        )
 
     async def close(self) -> None:
         """Lets go of everything. Idempotent."""

@@ -172,7 +172,12 @@ def test_the_first_app_of_the_readme_runs_twice(tmp_path):
         assert time.monotonic() - began < SECONDS
 
 
-RUNNABLE = ["tutorial/first-app", "tutorial/watch-a-table", "how-to/decide-with-commands"]
+RUNNABLE = [
+    "tutorial/first-app",
+    "tutorial/watch-a-table",
+    "how-to/decide-with-commands",
+    "how-to/derive-events",
+]
 
 
 @pytest.mark.parametrize("page", RUNNABLE)

@@ -162,6 +162,21 @@ class Deciding:
         return Accepted(self._database.identity.token(seen.position))
 
 
+async def decide_within(
+    connection: Connection, decider: Decider[Any], request: Request
+) -> Accepted | Rejection | None:
+    """Decides and appends in the caller's transaction, for its tenant; None where nothing is to be done.
+
+    Raises DecisionOutdated where what it looked at has changed: the caller's transaction has then failed.
+    """
+    places = [Place(s.over.by, s.name.fill(request.command)) for s in decider.sources]
+    seen = await look(connection, decider, places, request.tenant)
+    decided = decider.decided(seen.states, request.command)
+    if isinstance(decided, Rejection):
+        return decided
+    return await _append(connection, request, seen, decided) if decided else None
+
+
 def _facts(
     decided: Sequence[Event], seen: Seen, metadata: Metadata | None
 ) -> list[Event | Fact] | None:

@@ -8,6 +8,7 @@ from typing import Any, cast
 from headwater.log import Database
 from headwater.readers.feeds import FeedView
 from headwater.readers.handles import FoldView, RowsView
+from headwater.stores.postgres.derived import DeciderOf
 from headwater.stores.postgres.documents import PostgresDocuments
 from headwater.stores.postgres.folds import PostgresFold
 from headwater.stores.postgres.rows import PostgresRows
@@ -23,13 +24,14 @@ def stored_views(
     folds: Iterable[FoldView[Any]],
     rows: Iterable[RowsView[Any]],
     feeds: Iterable[FeedView],
+    decider_of: DeciderOf,
 ) -> dict[str, StoredView]:
     """The views by name, folds first. ``relay`` is in the relay's role; nothing here does I/O."""
     in_log: dict[str, PostgresFold[Any]] = {}
     stored: dict[str, StoredView] = {}
     for view in folds:
         if view.store is None:
-            stored[view.name] = in_log[view.name] = PostgresFold(relay, view.fold)
+            stored[view.name] = in_log[view.name] = PostgresFold(relay, view.fold, decider_of)
         else:
             documents = cast("DocumentsEngine", engines[view.store.name]).documents
             stored[view.name] = OutsideFold(relay, view.fold, documents, PostgresDocuments)

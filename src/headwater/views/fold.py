@@ -7,7 +7,7 @@ import inspect
 import textwrap
 import types
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import (
@@ -58,6 +58,8 @@ class Document(msgspec.Struct, metaclass=_DocumentMeta):
 
 D = TypeVar("D", bound=Document)
 Evolve = Callable[..., D | None]
+Derive = Callable[..., Any]
+"""``derive(before, after, event)``: what follows from a change, None where nothing does."""
 Key = tuple[str, str]
 """Tenant and key: how a view's documents are told apart."""
 
@@ -67,7 +69,7 @@ class Fold(Generic[D]):
     """A fold's definition.
 
     For each key, ``evolve(state, event)`` gives the next state, None to remove the document. A third parameter, where the function has one, receives the whole
-    ``Recorded`` event. ``version`` is raised when code that ``evolve`` calls has changed. ``store`` names a store outside the log's database.
+    ``Recorded`` event. ``derive`` gives the events, or commands, that follow from a change. ``version`` is raised when code that ``evolve`` calls has changed. ``store`` names a store outside the log's database.
     """
 
     name: str
@@ -79,6 +81,7 @@ class Fold(Generic[D]):
     on_failure: OnFailure = "park"
     version: int = 1
     store: str | None = None
+    derive: Derive | None = None
 
     @staticmethod
     def of(
@@ -150,6 +153,8 @@ class Fold(Generic[D]):
         }
         if self.store is not None:
             content["store"] = self.store
+        if self.derive is not None:
+            content["derive"] = _code_of(self.derive)
         return Definition(self.name, "fold", content)
 
     @cached_property
@@ -178,6 +183,15 @@ class Failed(Exception):
         super().__init__(reason)
         self.position = position
         self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """What a fold derived from a change: events and commands, and the event that it follows from."""
+
+    position: int
+    tenant: str
+    what: tuple[Any, ...]
 
 
 class FoldEvent(msgspec.Struct, frozen=True):
@@ -212,6 +226,29 @@ def evolve_all(
             raise Failed(item.position, f"{type(error).__name__}: {error}") from error
         states[item.key] = changed
         yield item.key
+
+
+def derive_all(
+    fold: Fold[D], states: dict[Key, D | None], events: Sequence[FoldEvent]
+) -> Iterator[Derived]:
+    """Applies events as ``evolve_all`` does, and yields what the fold derives from the changes.
+
+    ``derive`` takes the states as ``evolve`` does, its defaults where there is no document.
+    """
+    assert fold.derive is not None
+    initial = fold.state()
+    for item in events:
+        before = states.get(item.key)
+        for _ in evolve_all(fold, states, [item]):
+            after = states[item.key]
+            try:
+                given = (initial if state is None else state for state in (before, after))
+                what = fold.derive(*given, item.event)
+            except Exception as error:
+                raise Failed(item.position, f"{type(error).__name__}: {error}") from error
+            if what is not None:
+                several = tuple(what) if isinstance(what, (list, tuple)) else (what,)
+                yield Derived(item.position, item.key[0], several)
 
 
 def slice_of(key: Key, slices: int) -> int:

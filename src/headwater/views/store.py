@@ -17,7 +17,7 @@ import msgspec
 
 from headwater.events import Column
 from headwater.log.database import Connection
-from headwater.views.fold import Document, Key
+from headwater.views.fold import Derived, Document, Key
 
 Transform = Literal["fold", "sql", "feed"]
 
@@ -67,6 +67,7 @@ class Step:
     before: Mapping[Key, Document | None] = field(default_factory=dict)
     states: Mapping[Key, Document | None] = field(default_factory=dict)
     last: LastEvent | None = None
+    derived: list[Derived] = field(default_factory=list)
 
 
 Culprit = tuple[int, Key | None, str, str]

@@ -10,6 +10,7 @@ from psycopg import sql
 
 from headwater.log import arrays
 from headwater.log.database import Connection
+from headwater.stores.postgres.derived import DerivedEvents
 from headwater.stores.postgres.sql_view_text import template
 from headwater.stores.postgres.tables import identifier, secure
 from headwater.views.driving.record import SQL, ViewRecord
@@ -27,8 +28,9 @@ Live channels tell from them which rows of those views have changed."""
 class PostgresDocuments:
     """The documents of one fold; see LogDocuments. ``readers`` are the SQL views over them."""
 
-    def __init__(self, record: ViewRecord) -> None:
+    def __init__(self, record: ViewRecord, derived: DerivedEvents | None = None) -> None:
         self._record = record
+        self._derived = derived
         self.readers: list[str] = []
         self._batches = 0
 
@@ -96,7 +98,7 @@ class PostgresDocuments:
 
     async def apply(self, step: Step, aside: SetAside) -> None:
         """A batch in one commit: in one statement, where nothing but documents is to be written."""
-        if step.removed or aside or self.readers:
+        if step.removed or aside or step.derived or self.readers:
             async with self._record.batch(step.after, step.upto) as connection:
                 await self.write(connection, step)
                 await self._record.record_aside(connection, aside)
@@ -113,6 +115,9 @@ class PostgresDocuments:
             await connection.execute(self._sql("remove"), _arrays(step.removed))
         if (step.kept or step.removed) and self.readers:
             await self._note_changes(connection, step)
+        if step.derived:
+            assert self._derived is not None
+            await self._derived.append(connection, step.derived)
 
     async def _note_changes(self, connection: Connection, step: Step) -> None:
         changed = [*step.kept, *step.removed]

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 from headwater.log.database import Connection, Database
+from headwater.stores.postgres.derived import DeciderOf, DerivedEvents
 from headwater.stores.postgres.documents import PostgresDocuments
 from headwater.views.definition import Verification
 from headwater.views.driving.checking import FoldCheck
@@ -23,9 +24,12 @@ D = TypeVar("D", bound=Document)
 class PostgresFold(DrivenFold[D]):
     """A fold in Postgres. Changes are noted where SQL views over its documents are attached."""
 
-    def __init__(self, database: Database, fold: Fold[D]) -> None:
+    def __init__(
+        self, database: Database, fold: Fold[D], decider_of: DeciderOf | None = None
+    ) -> None:
         super().__init__(database, fold)
-        self.documents = PostgresDocuments(self.record)
+        derived = None if decider_of is None else DerivedEvents(self.record, decider_of)
+        self.documents = PostgresDocuments(self.record, derived)
         self._readers: list[DrivenView] = []
 
     def attach(self, view: DrivenView) -> None:

@@ -10,7 +10,7 @@ from headwater.log.database import Connection
 from headwater.relay import CannotApply
 from headwater.views.driving.checking import read_log
 from headwater.views.driving.work import Folding, encode
-from headwater.views.fold import Document, Failed, Key, evolve_all
+from headwater.views.fold import Derived, Document, Failed, Key, derive_all, evolve_all
 from headwater.views.store import Step
 
 D = TypeVar("D", bound=Document)
@@ -32,6 +32,7 @@ class Replay(Generic[D]):
     last: dict[Key, int] = field(default_factory=dict)
     done: list[int] = field(default_factory=list)
     stuck: set[Key] = field(default_factory=set)
+    derived: list[Derived] = field(default_factory=list)
 
     async def run(self, waiting: Sequence[tuple[Any, ...]]) -> None:
         """Evolves parked events, (position, tenant, keys) in order.
@@ -54,15 +55,19 @@ class Replay(Generic[D]):
                 item = self.folding.decode(row)
                 if item is None:
                     continue
-                for _ in evolve_all(self.folding.fold, self.states, [item]):
-                    self.last[key] = position
+                if self.folding.fold.derive is not None:
+                    self.derived += derive_all(self.folding.fold, self.states, [item])
+                else:
+                    for _ in evolve_all(self.folding.fold, self.states, [item]):
+                        pass
+                self.last[key] = position
                 self.done.append(position)
             except (CannotApply, Failed):
                 self.stuck.add(key)
 
     def step(self, upto: int) -> Step:
         """What to write: documents as they are now, at a checkpoint that does not move."""
-        step = Step(upto, upto, before=self.before, states=self.states)
+        step = Step(upto, upto, before=self.before, states=self.states, derived=self.derived)
         for key, state in self.states.items():
             if state == self.before[key]:
                 continue

@@ -12,7 +12,7 @@ from headwater import errors
 from headwater.events import Event
 from headwater.log.reading import recorded
 from headwater.relay import Batch, CannotApply
-from headwater.views.fold import Document, Failed, Fold, FoldEvent, Key, evolve_all
+from headwater.views.fold import Document, Failed, Fold, FoldEvent, Key, derive_all, evolve_all
 from headwater.views.store import LastEvent, SetAside, Step
 
 D = TypeVar("D", bound=Document)
@@ -171,8 +171,11 @@ class Folding(Generic[D]):
                 before[key] = states[key] = current[key] if key in current else stored[key]
             last[key] = item.position
         try:
-            for _ in evolve_all(self.fold, states, run):
-                pass
+            if self.fold.derive is not None:
+                step.derived = list(derive_all(self.fold, states, run))
+            else:
+                for _ in evolve_all(self.fold, states, run):
+                    pass
         except Failed as failure:
             raise CannotApply(failure.reason, failure.position) from failure
         for key, state in states.items():

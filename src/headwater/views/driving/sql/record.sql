@@ -19,7 +19,8 @@ RETURNING generation
 
 -- name: restart
 UPDATE headwater.checkpoints AS c
-SET position = 0, revision = c.revision + 1, epoch = l.epoch, updated_at = clock_timestamp()
+SET position = 0, revision = c.revision + 1, epoch = l.epoch, updated_at = clock_timestamp(),
+    derived_upto = greatest(c.derived_upto, c.position)
 FROM headwater.log AS l WHERE c.view = %(view)s
 
 -- name: disturb
@@ -44,6 +45,9 @@ SELECT position FROM headwater.checkpoints WHERE view = %(view)s
 
 -- name: changes_from
 SELECT changes_from FROM headwater.checkpoints WHERE view = %(view)s
+
+-- name: derived_upto
+SELECT derived_upto FROM headwater.checkpoints WHERE view = %(view)s
 
 -- name: first_after
 SELECT e.position FROM headwater.events AS e WHERE e.position > %(after)s AND e.position <= %(upto)s ORDER BY e.position LIMIT 1

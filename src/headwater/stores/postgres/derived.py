@@ -1,0 +1,56 @@
+"""Events that a fold derives, appended in the commit of its batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from headwater.commands import Command, Decider
+from headwater.commands.deciding import Request, decide_within
+from headwater.log import Fact
+from headwater.log.database import SQL as LOG
+from headwater.log.database import Connection
+from headwater.log.failures import translated
+from headwater.log.writing import append_group, group_of
+from headwater.views.driving.record import SQL, ViewRecord
+from headwater.views.fold import Derived
+
+DeciderOf = Callable[[type[Command]], Decider[Any]]
+
+
+class DerivedEvents:
+    """Appends what a fold derives, for the tenant of the event that it follows from.
+
+    Data, checkpoint and derived events are one commit, so each is derived once, whatever is killed. A
+    rebuild derives nothing again from the positions that it had passed.
+    """
+
+    def __init__(self, record: ViewRecord, decider_of: DeciderOf) -> None:
+        self._record = record
+        self._decider_of = decider_of
+
+    async def append(self, connection: Connection, derived: Sequence[Derived]) -> None:
+        """Appends in order, inside the batch's transaction.
+
+        Raises DecisionOutdated where a command's decision has been overtaken: the batch is tried again.
+        """
+        cursor = await connection.execute(SQL["record.derived_upto"], {"view": self._record.name})
+        row = await cursor.fetchone()
+        assert row is not None
+        for one in derived:
+            if one.position > row[0]:
+                await self._append(connection, one)
+
+    async def _append(self, connection: Connection, derived: Derived) -> None:
+        cause = {"cause": {"view": self._record.name, "position": derived.position}}
+        await connection.execute(LOG["log.set_tenant"], {"tenant": derived.tenant})
+        facts = []
+        for item in derived.what:
+            if isinstance(item, Command):
+                request = Request(item, derived.tenant, cause)
+                await decide_within(connection, self._decider_of(type(item)), request)
+            else:
+                facts.append(Fact(event=item, metadata=cause))
+        if facts:
+            with translated():
+                await append_group(connection, group_of(derived.tenant, facts))

@@ -1,0 +1,248 @@
+"""Events that a view decides on: once in effect, in the commit of the batch, never in a circle."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+
+import pytest
+
+from headwater import App, Command, Document, Event, Settings
+from headwater.errors import CommandDefinitionError, DefinitionError, ViewDefinitionError
+from headwater.stores.redis import Redis
+from headwater.testing.driving import drive, publish
+
+pytestmark = pytest.mark.postgres
+
+LIMIT = 100
+
+
+class Spent(Event, type="card.spent", stream="card/{card}"):
+    card: str
+    amount: int
+
+
+class Crossed(Event, type="card.crossed", stream="alert/{card}"):
+    card: str
+    total: int
+
+
+class Warned(Event, type="card.warned", stream="warning/{card}"):
+    card: str
+    warnings: int
+
+
+class Card(Document):
+    total: int = 0
+
+
+class Warnings(Document):
+    count: int = 0
+
+
+class Warn(Command, stream="warning/{card}"):
+    card: str
+
+
+def cards_app(database, *, factor=1, limit=LIMIT, poisonous=True) -> App:
+    app = App(
+        "cards",
+        events=[Spent, Crossed, Warned],
+        tenant="main",
+        settings=Settings(database_url=database.url),
+    )
+
+    @app.fold(key="card")
+    def cards(state: Card, event: Spent) -> Card:
+        if poisonous and event.amount == 13:
+            raise ValueError("unlucky")
+        return state.but(total=state.total + event.amount * factor)
+
+    @app.derive(cards)
+    def crossings(before: Card, after: Card, event: Spent) -> Crossed | None:
+        if before.total < limit <= after.total:
+            return Crossed(event.card, after.total)
+        return None
+
+    @app.fold(key="card")
+    def warnings(state: Warnings, event: Warned) -> Warnings:
+        return state.but(count=state.count + 1)
+
+    @app.command(warnings)
+    def warn(state: Warnings, command: Warn) -> Warned | None:
+        return Warned(command.card, state.count + 1) if state.count < 2 else None
+
+    @app.fold(key="card")
+    def alerts(state: Warnings, event: Crossed) -> Warnings:
+        return state.but(count=state.count + 1)
+
+    @app.derive(alerts)
+    def warners(before: Warnings, after: Warnings, event: Crossed) -> list[Warn]:
+        return [Warn(event.card)] * 3
+
+    return app
+
+
+async def history(app, stream, tenant="main"):
+    return [recorded.event for recorded in await app.log.stream(stream, tenant=tenant)]
+
+
+async def spend(app, *amounts, card="c", tenant="main"):
+    for amount in amounts:
+        await app.append(Spent(card, amount), tenant=tenant)
+    await publish(app)
+
+
+async def test_an_event_follows_once_and_says_from_what(database):
+    async with cards_app(database) as app:
+        await app.deploy()
+        await spend(app, 60, 39, 1, 50)
+        await spend(app, 99, 1, tenant="other")
+        await drive(app, app.stored("crossings"), 1)
+        (crossed,) = await app.log.stream("alert/c", tenant="main")
+        third = (await app.log.stream("card/c", tenant="main"))[2]
+        assert crossed.event == Crossed("c", 100)
+        assert crossed.metadata == {"cause": {"view": "crossings", "position": third.position}}
+        assert await history(app, "alert/c", "other") == [Crossed("c", 100)]
+        assert (await app.stored("crossings").verify()).summary == "equal"
+
+
+async def test_a_command_follows_and_decides(database):
+    async with cards_app(database) as app:
+        await app.deploy()
+        await spend(app, 100)
+        async with app.relay():
+            async with asyncio.timeout(30):
+                while len(await history(app, "warning/c")) < 2:
+                    await asyncio.sleep(0.01)
+            await app.append(Spent("d", 100))
+            async with asyncio.timeout(30):
+                while len(await history(app, "warning/d")) < 2:
+                    await asyncio.sleep(0.01)
+        assert await history(app, "warning/c") == [Warned("c", 1), Warned("c", 2)]
+
+
+@pytest.mark.parametrize("calls", [1, 2, 3])
+async def test_a_kill_in_a_batch_derives_nothing_twice(database, calls):
+    """SIGKILL after the events of the n-th batch are appended, before its commit."""
+    async with cards_app(database) as app:
+        await app.deploy()
+        for start in range(0, 40, 4):
+            await app.append(*(Spent(f"c{n}", 100) for n in range(start, start + 4)))
+        await publish(app)
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", _KILLED.format(calls=calls),
+            env=os.environ | {"HEADWATER_TEST_URL": database.url, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )  # fmt: skip
+        assert await asyncio.wait_for(process.wait(), 60) == -signal.SIGKILL
+        await drive(app, app.stored("crossings"), 2)
+        for n in range(40):
+            assert await history(app, f"alert/c{n}") == [Crossed(f"c{n}", 100)], n
+
+
+_KILLED = """
+import asyncio, os, signal
+from headwater import Settings
+from headwater.stores.postgres.derived import DerivedEvents
+from headwater.testing.driving import drive, publish
+from tests.contract.test_derived_events import cards_app
+
+class Database: url = os.environ["HEADWATER_TEST_URL"]
+append, left = DerivedEvents.append, [{calls}]
+
+async def dying(self, connection, derived):
+    await append(self, connection, derived)
+    left[0] -= 1
+    if not left[0]:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+async def main():
+    DerivedEvents.append = dying
+    async with cards_app(Database) as app:
+        await app.database("headwater_relay").open()
+        last = await publish(app)
+        for upto in range(last - 24, last + 1, 12):
+            await drive(app, app.stored("crossings"), 1, upto)
+
+asyncio.run(main())
+"""
+
+
+async def test_a_rebuild_derives_nothing_again(database):
+    async with cards_app(database) as app:
+        await app.deploy()
+        await spend(app, 60, 60)
+        await drive(app, app.stored("crossings"), 1)
+    async with cards_app(database, limit=50) as app:
+        await app.stored("crossings").rebuild()
+        await spend(app, 10)
+        await drive(app, app.stored("crossings"), 2)
+        assert await history(app, "alert/c") == [Crossed("c", 120)]
+        await spend(app, 60, card="d")  # what is new is derived by the definition of now
+        await drive(app, app.stored("crossings"), 3)
+        assert await history(app, "alert/d") == [Crossed("d", 60)]
+
+
+async def test_a_parked_event_derives_when_it_is_replayed(database):
+    async with cards_app(database) as app:
+        await app.deploy()
+        await spend(app, 90, 13, 7)
+        async with app.relay("crossings"):
+            async with asyncio.timeout(30):
+                while not (await app.stored("crossings").verify()).parked_keys:
+                    await asyncio.sleep(0.02)
+        assert await history(app, "alert/c") == []
+    async with cards_app(database, poisonous=False) as app:
+        assert await app.stored("crossings").replay() == 2
+        assert await history(app, "alert/c") == [Crossed("c", 103)]
+
+
+async def test_what_would_follow_from_itself_is_refused(database):
+    app = cards_app(database)
+
+    @app.fold(key="card", name="both")
+    def both(state: Card, event: Warned | Crossed) -> Card:
+        return state
+
+    with pytest.raises(DefinitionError, match=r"card.crossed -> card.crossed"):
+
+        @app.derive(both)
+        def direct(before: Card, after: Card, event: Crossed) -> Crossed | None: ...
+
+
+async def test_a_circle_over_several_views_and_commands_is_refused(database):
+    app = cards_app(database)
+    with pytest.raises(DefinitionError, match=r"card.crossed -> card.warned -> card.crossed"):
+
+        @app.derive(app.view("warnings"), name="around")
+        def around(before: Warnings, after: Warnings, event: Warned) -> Crossed | None: ...
+
+
+async def test_a_derivation_says_what_it_derives(database):
+    app = cards_app(database)
+    cards = app.view("cards")
+
+    class Unknown(Command):
+        card: str
+
+    def silent(before: Card, after: Card, event: Spent): ...
+    def few(before: Card) -> Warned: ...
+
+    for function in (silent, few):
+        with pytest.raises(ViewDefinitionError):
+            app.derive(cards)(function)
+
+    def undecided(before: Card, after: Card, event: Spent) -> None: ...
+
+    undecided.__annotations__["return"] = Unknown
+    with pytest.raises(CommandDefinitionError):
+        app.derive(cards)(undecided)
+
+    @app.fold(key="card", name="far", store=Redis("fast"))
+    def far(state: Card, event: Spent) -> Card:
+        return state
+
+    with pytest.raises(ViewDefinitionError, match="another store"):
+        app.derive(far)
