@@ -1,4 +1,4 @@
-"""What appending needs of a database driver: one statement in the caller's own transaction.
+"""What Headwater needs of a database driver: statements in the caller's own transaction.
 
 A driver is found by the package that the connection's class comes from, so none is imported before an
 application does.
@@ -20,7 +20,7 @@ from headwater.log import arrays
 from headwater.log.tokens import Token
 from headwater.log.writing import AppendOptions, Fact, Group, Writer, Written, group_of
 
-Answer = Sequence[tuple[int, int, str, bool]]
+Rows = Sequence[tuple[Any, ...]]
 
 _DRIVERS = (
     ("psycopg", "psycopg"),
@@ -47,32 +47,34 @@ class BlockingSession(Protocol):
         ...
 
 
-class Request(msgspec.Struct, frozen=True):
-    """An append as any driver can pass it: three texts."""
+class Call(msgspec.Struct, frozen=True):
+    """One of the statements of ``drivers/sql``, as any driver can pass it: texts by name."""
 
-    tenant: str
-    events: str
-    idempotency_key: str | None
+    name: str
+    parameters: dict[str, str | None]
 
 
 class AsyncDriver(Protocol):
-    """Runs the append in the transaction of an asynchronous connection or session."""
+    """Runs calls in the transaction of an asynchronous connection or session."""
 
-    async def append(self, request: Request) -> Answer:
-        """The rows of headwater.append_many. Raises Headwater's errors."""
+    async def run(self, call: Call) -> Rows:
+        """The rows that a call answers. Raises Headwater's errors."""
         ...
 
 
 class BlockingDriver(Protocol):
-    """Runs the append in the transaction of a blocking connection or session."""
+    """Runs calls in the transaction of a blocking connection or session."""
 
-    def append(self, request: Request) -> Answer:
-        """The rows of headwater.append_many. Raises Headwater's errors."""
+    def run(self, call: Call) -> Rows:
+        """The rows that a call answers. Raises Headwater's errors."""
         ...
 
 
 def driver_of(connection: object) -> AsyncDriver | BlockingDriver:
     """The driver of a connection or session. Raises SettingError for one that is not known."""
+    if isinstance(connection, psycopg.AsyncConnection):
+        found = import_module("headwater.log.drivers.psycopg_async")
+        return cast("AsyncDriver", found.driver(connection))
     for ancestor in type(connection).__mro__:
         for package, module in _DRIVERS:
             if f"{ancestor.__module__}.".startswith(f"{package}."):
@@ -90,19 +92,22 @@ def writer_on(connection: object, tenant: str) -> Writer | ForeignWriter | Block
         arrays.register(connection)
         return Writer(connection, tenant)
     driver = driver_of(connection)
-    if inspect.iscoroutinefunction(driver.append):
+    if inspect.iscoroutinefunction(driver.run):
         return ForeignWriter(cast("AsyncDriver", driver), tenant)
     return BlockingWriter(cast("BlockingDriver", driver), tenant)
 
 
-def request_of(group: Group) -> Request:
-    """A group as a request."""
-    return Request(
-        group.tenant, msgspec.json.encode(_objects(group)).decode(), group.idempotency_key
-    )
+def append_of(group: Group) -> Call:
+    """The append of a group."""
+    parameters = {
+        "tenant": group.tenant,
+        "events": msgspec.json.encode(_objects(group)).decode(),
+        "idempotency_key": group.idempotency_key,
+    }
+    return Call("append", parameters)
 
 
-def written_of(rows: Answer) -> Written:
+def written_of(rows: Rows) -> Written:
     """What was appended, from the rows that the database answered."""
     positions = tuple(row[0] for row in rows)
     return Written(Token(rows[-1][2]), positions, tuple(row[1] for row in rows), rows[0][3])
@@ -138,7 +143,7 @@ class ForeignWriter:
     async def append(self, *events: Event | Fact, **options: Unpack[AppendOptions]) -> Written:
         """Appends events that commit or roll back with the caller's transaction; see Writer."""
         group = group_of(self._tenant, events, **options)
-        return written_of(await self._driver.append(request_of(group)))
+        return written_of(await self._driver.run(append_of(group)))
 
 
 class BlockingWriter:
@@ -151,4 +156,4 @@ class BlockingWriter:
     def append(self, *events: Event | Fact, **options: Unpack[AppendOptions]) -> Written:
         """Appends events that commit or roll back with the caller's transaction; see Writer."""
         group = group_of(self._tenant, events, **options)
-        return written_of(self._driver.append(request_of(group)))
+        return written_of(self._driver.run(append_of(group)))

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from headwater.errors import TransactionMissing
-from headwater.log.driver import Answer, Request
-from headwater.log.drivers import SQL
+from headwater.log.driver import Call, Rows
+from headwater.log.drivers import numbered
 from headwater.log.drivers.heard import heard
 
 
@@ -18,18 +18,17 @@ class _Connection(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Asyncpg:
-    """Appends on an asyncpg connection."""
+    """Runs calls on an asyncpg connection."""
 
     connection: _Connection
 
-    async def append(self, request: Request) -> Answer:
+    async def run(self, call: Call) -> Rows:
         """See AsyncDriver."""
         if not self.connection.is_in_transaction():
             raise TransactionMissing(hint="Use `async with connection.transaction():` around both.")
         with heard():
-            rows = await self.connection.fetch(
-                SQL["append.numbered"], request.tenant, request.events, request.idempotency_key
-            )
+            statement, parameters = numbered(call)
+            rows = await self.connection.fetch(statement, *parameters)
         return [tuple(row) for row in rows]
 
 

@@ -6,11 +6,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import msgspec
-
 from headwater.errors import TransactionMissing
-from headwater.log.driver import Answer, Request
-from headwater.log.drivers import SQL
+from headwater.log.driver import Call, Rows
+from headwater.log.drivers import formatted
 from headwater.log.drivers.heard import heard
 
 
@@ -22,17 +20,17 @@ class _Connection(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Django:
-    """Appends on a connection of Django's."""
+    """Runs calls on a connection of Django's."""
 
     connection: _Connection
 
-    def append(self, request: Request) -> Answer:
+    def run(self, call: Call) -> Rows:
         """See BlockingDriver."""
         if not self.connection.in_atomic_block:
             raise TransactionMissing(hint="Use `with transaction.atomic():` around both.")
         with heard(), self.connection.cursor() as cursor:
-            cursor.execute(SQL["append.formatted"], msgspec.structs.asdict(request))
-            rows: Answer = cursor.fetchall()
+            cursor.execute(formatted(call), call.parameters)
+            rows: Rows = cursor.fetchall()
         return rows
 
 

@@ -5,24 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
 from psycopg import Connection
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
 from headwater.errors import TransactionMissing
-from headwater.log.driver import Answer, Request
-from headwater.log.drivers import SQL
+from headwater.log.driver import Call, Rows
+from headwater.log.drivers import formatted
 from headwater.log.drivers.heard import heard
 
 
 @dataclass(frozen=True, slots=True)
 class Psycopg:
-    """Appends on a blocking connection."""
+    """Runs calls on a blocking connection."""
 
     connection: Connection[Any]
 
-    def append(self, request: Request) -> Answer:
+    def run(self, call: Call) -> Rows:
         """See BlockingDriver."""
         if (
             self.connection.autocommit
@@ -30,7 +29,7 @@ class Psycopg:
         ):
             raise TransactionMissing(hint="Use `with connection.transaction():` around both.")
         with heard(), self.connection.cursor(row_factory=tuple_row) as cursor:
-            cursor.execute(SQL["append.formatted"], msgspec.structs.asdict(request))
+            cursor.execute(formatted(call).encode(), call.parameters)
             return cursor.fetchall()
 
 

@@ -277,7 +277,9 @@ $$;
 -- new, duplicate (with the first answer), reused (for another request) or malformed.
 ALTER TABLE headwater.idempotency ADD COLUMN answer bytea;
 
-CREATE FUNCTION headwater.claim(key text, request_hash bytea, tenant text DEFAULT NULL)
+-- A request that comes again while the first is under way waits for its outcome, or, without `wait`, is
+-- told that it is in_flight.
+CREATE FUNCTION headwater.claim(key text, request_hash bytea, tenant text DEFAULT NULL, wait boolean DEFAULT true)
 RETURNS TABLE (state text, positions bigint[], versions int[], answer bytea)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
@@ -285,6 +287,10 @@ DECLARE
   whose text := headwater.acting_tenant(claim.tenant);
 BEGIN
   PERFORM headwater.check_tenant(whose);
+  IF NOT claim.wait AND NOT pg_try_advisory_xact_lock(hashtextextended('headwater.claim ' || whose || ' ' || claim.key, 0)) THEN
+    RETURN QUERY SELECT 'in_flight', NULL::bigint[], NULL::int[], NULL::bytea;
+    RETURN;
+  END IF;
   RETURN QUERY
   SELECT c.state, c.positions, c.versions,
          CASE c.state WHEN 'duplicate' THEN (SELECT i.answer FROM headwater.idempotency AS i WHERE i.tenant = whose AND i.key = claim.key) END
