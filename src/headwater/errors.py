@@ -259,6 +259,18 @@ class RequestRefused(HeadwaterError):
     code = "request_refused"
 
 
+class IdempotencyKeyMissing(RequestRefused):
+    """The request carries no idempotency key."""
+
+    code = "idempotency_key_missing"
+
+
+class RequestInFlight(HeadwaterError):
+    """The same request is under way."""
+
+    code = "request_in_flight"
+
+
 class BodyTooLarge(RequestRefused):
     """The request is larger than the entrance takes."""
 

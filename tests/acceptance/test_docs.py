@@ -177,6 +177,7 @@ RUNNABLE = [
     "tutorial/watch-a-table",
     "how-to/decide-with-commands",
     "how-to/derive-events",
+    "how-to/answer-once",
 ]
 
 

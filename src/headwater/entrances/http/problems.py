@@ -46,6 +46,8 @@ STATUS: dict[type[HeadwaterError], int] = {
     errors.UnknownCapture: 500,
     errors.TableBusy: 500,
     errors.RequestRefused: 400,
+    errors.IdempotencyKeyMissing: 400,
+    errors.RequestInFlight: 409,
     errors.BodyTooLarge: 413,
     errors.BodyTooSlow: 408,
     errors.MediaTypeRefused: 415,
@@ -125,7 +127,7 @@ def headers_of(error: HeadwaterError) -> dict[str, str]:
         headers["WWW-Authenticate"] = 'Bearer realm="headwater"'
     if isinstance(error, errors.RateExceeded):
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_seconds)))
-    elif status_of(error) in {503, 504}:
+    elif status_of(error) in {503, 504} or isinstance(error, errors.RequestInFlight):
         headers["Retry-After"] = "1"
     if isinstance(error, (errors.BodyTooLarge, errors.BodyTooSlow)):
         headers["Connection"] = "close"  # what is left of the body is not read

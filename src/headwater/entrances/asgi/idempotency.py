@@ -1,0 +1,174 @@
+"""Endpoints that do what they are asked once, however often they are asked.
+
+After the IETF's draft of the Idempotency-Key header (draft-ietf-httpapi-idempotency-key-header). The key,
+whose it is and a hash of the request are claimed in the transaction of the facts, and the answer is kept in
+the same: a crash between commit and answer loses neither.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from headwater.errors import IdempotencyKeyMissing, RequestRefused
+from headwater.log.answers import Asked
+from headwater.log.driver import (
+    AsyncDriver,
+    AsyncSession,
+    BlockingDriver,
+    BlockingSession,
+    driver_of,
+)
+
+HEADER = "Idempotency-Key"
+REPLAYED = "Idempotent-Replayed"
+_KEY = re.compile(r'"?([\x21\x23-\x7e]{1,200})"?')
+
+Tell = Callable[[Request], str]
+
+
+class _Answer(msgspec.Struct, array_like=True):
+    """An answer as it is kept."""
+
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+
+
+@dataclass(frozen=True, eq=False)
+class Idempotency:
+    """A dependency of FastAPI, or awaited with a Starlette request: gives a ``Once``.
+
+    ``tenant`` says whose facts they are, ``caller`` whose key it is; by default that is the Authorization
+    header. Without a header the key is made from the fields of the JSON body that ``derive`` names; without
+    those either, the request is refused, unless ``required`` is false.
+    """
+
+    tenant: str | Tell
+    caller: Tell | None = None
+    derive: Sequence[str] = ()
+    required: bool = True
+
+    async def __call__(self, request: Request) -> Once:
+        """The request, known by its key. Raises IdempotencyKeyMissing and RequestRefused."""
+        body = await request.body()
+        name = self._name(request, body)
+        if name is None:
+            return Once(None)
+        caller = (
+            request.headers.get("authorization", "")
+            if self.caller is None
+            else self.caller(request)
+        )
+        whose = hashlib.sha256(caller.encode()).hexdigest()[:16]
+        asked = f"{request.method} {request.url.path}?{request.url.query}\n".encode() + body
+        tenant = self.tenant if isinstance(self.tenant, str) else self.tenant(request)
+        return Once(Asked(tenant, f"http {whose} {name}", hashlib.sha256(asked).digest(), name))
+
+    def _name(self, request: Request, body: bytes) -> str | None:
+        if (sent := request.headers.get(HEADER)) is not None:
+            if (match := _KEY.fullmatch(sent.strip())) is None:
+                raise RequestRefused(
+                    f"The header {HEADER} is not 1 to 200 printable ASCII characters without spaces.",
+                    hint="Send a UUID.",
+                )
+            return match[1]
+        if self.derive:
+            return _derived(body, self.derive, f"{request.method} {request.url.path}")
+        if self.required:
+            raise IdempotencyKeyMissing(
+                f"The header {HEADER} is missing.",
+                hint="Send a new UUID with each new request, and the same one when you try again.",
+            )
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Once:
+    """One request. Claim it first in the transaction, and settle it last, before the commit."""
+
+    _asked: Asked | None
+
+    async def claim(self, session: AsyncSession) -> Response | None:
+        """The answer that was given first; None where there is none yet, and the request is yours.
+
+        Raises IdempotencyKeyReused for another request under this key, and RequestInFlight.
+        """
+        if self._asked is None:
+            return None
+        driver = cast("AsyncDriver", driver_of(session))
+        return _replayed(self._asked.first(await driver.run(self._asked.claim)))
+
+    async def settle(self, session: AsyncSession, answer: Any, status: int = 200) -> Response:
+        """Keeps an answer with the facts; what to return. ``answer`` is a Response, or made into JSON."""
+        response = _response(answer, status)
+        if self._asked is not None:
+            driver = cast("AsyncDriver", driver_of(session))
+            await driver.run(self._asked.settle(_kept(response)))
+        return response
+
+    def claim_blocking(self, session: BlockingSession) -> Response | None:
+        """``claim`` on a blocking connection or session."""
+        if self._asked is None:
+            return None
+        driver = cast("BlockingDriver", driver_of(session))
+        return _replayed(self._asked.first(driver.run(self._asked.claim)))
+
+    def settle_blocking(self, session: BlockingSession, answer: Any, status: int = 200) -> Response:
+        """``settle`` on a blocking connection or session."""
+        response = _response(answer, status)
+        if self._asked is not None:
+            driver = cast("BlockingDriver", driver_of(session))
+            driver.run(self._asked.settle(_kept(response)))
+        return response
+
+
+def _derived(body: bytes, names: Sequence[str], path: str) -> str:
+    try:
+        fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    except msgspec.DecodeError as error:
+        raise RequestRefused("The body is not a JSON object.", hint="Send one.") from error
+    if missing := [name for name in names if name not in fields]:
+        raise RequestRefused(
+            f"The body has no field {missing[0]!r}, which says what the request is.",
+            hint=f"Send {', '.join(names)}, or the header {HEADER}.",
+        )
+    told: Mapping[str, Any] = {name: msgspec.json.decode(fields[name]) for name in names}
+    chosen = msgspec.json.encode([path, told], order="deterministic")
+    return f"derived-{hashlib.sha256(chosen).hexdigest()}"
+
+
+def _response(answer: Any, status: int) -> Response:
+    if isinstance(answer, Response):
+        if not hasattr(answer, "body"):
+            raise TypeError("an answer that is kept cannot be streamed")
+        return answer
+    body = msgspec.json.encode(answer, enc_hook=_plain)
+    return Response(body, status, media_type="application/json")
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "model_dump"):  # of pydantic
+        return value.model_dump(mode="json")
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def _kept(response: Response) -> bytes:
+    answer = _Answer(response.status_code, list(response.raw_headers), bytes(response.body))
+    return msgspec.msgpack.encode(answer)
+
+
+def _replayed(kept: bytes | None) -> Response | None:
+    if kept is None:
+        return None
+    answer = msgspec.msgpack.decode(kept, type=_Answer)
+    response = Response(answer.body, answer.status)
+    response.raw_headers = [*answer.headers, (REPLAYED.lower().encode(), b"true")]
+    return response
