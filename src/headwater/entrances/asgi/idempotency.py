@@ -155,6 +155,8 @@ def _response(answer: Any, status: int) -> Response:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, str):  # a token
+        return str(value)
     if hasattr(value, "model_dump"):  # of pydantic
         return value.model_dump(mode="json")
     raise TypeError(f"{type(value).__name__} has no JSON form")
