@@ -14,7 +14,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from bench import appends, capture, commands, http, stores, views
+from bench import apis, appends, capture, commands, http, stores, views
 from bench.ground import Figure, Ground, ground
 
 
@@ -29,6 +29,8 @@ def parts(rounds: int, size: int) -> dict[str, Callable[[Ground], Awaitable[list
         "stores": lambda g: stores.catching_up(g, rounds),
         "capture": lambda g: capture.updates(g, rounds),
         "commands": lambda g: commands.commands(g, rounds),
+        "limits": lambda g: apis.limits(g, rounds),
+        "once": lambda g: apis.once(g, rounds),
         "http": lambda g: http.everything(g, rounds),
         "live": http.live,
         "size": lambda g: appends.at_size(g, size),

@@ -178,6 +178,7 @@ RUNNABLE = [
     "how-to/decide-with-commands",
     "how-to/derive-events",
     "how-to/answer-once",
+    "how-to/limit-requests",
 ]
 
 

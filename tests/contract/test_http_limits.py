@@ -10,8 +10,8 @@ import pytest
 
 from headwater.entrances.http import Limits, listen
 from headwater.entrances.http.problems import STATUS
-from headwater.entrances.http.rates import Rate
 from headwater.errors import HeadwaterError, SettingError
+from headwater.rates.rate import Rate
 from tests.support.web import NDJSON, api, line, token_for
 
 pytestmark = pytest.mark.postgres

@@ -9,12 +9,12 @@ import time
 from dataclasses import dataclass, field
 
 from headwater.entrances.http.limits import Limits
-from headwater.entrances.http.rates import Rate
 from headwater.errors import Forbidden, RateExceeded, Unauthenticated
 from headwater.log.database import Database
 from headwater.log.failures import translated
 from headwater.log.statements import Statements
 from headwater.operations.access import Scope, Secret
+from headwater.rates.rate import Rate
 
 SQL = Statements("headwater.entrances.http")
 _REMEMBERED = 10_000

@@ -24,7 +24,7 @@ SELECT detail FROM headwater.leases WHERE name LIKE 'relay/%%' AND expires_at > 
 DELETE FROM headwater.leases WHERE name LIKE 'relay/%%' AND expires_at < clock_timestamp() - interval '1 minute'
 
 -- name: maintain
-SELECT headwater.maintain_blocks(), headwater.enter_block(), headwater.purge_idempotency()
+SELECT headwater.maintain_blocks(), headwater.enter_block(), headwater.purge_idempotency(), headwater.purge_rates()
 
 -- name: end_idle
 SELECT pid, idle_seconds FROM headwater.end_idle_appenders()
