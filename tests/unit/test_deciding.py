@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given as for_all
+from hypothesis import settings
+from hypothesis.strategies import sampled_from
 
 from headwater import App, Command, Document, Event, Fact, Rejection, over
 from headwater.testing.deciding import given
+from headwater.testing.stories import Story, stories
 
 
 class Lent(Event, type="book.lent", stream="book/{book}", keys=("reader:{reader}",)):
@@ -43,8 +47,7 @@ app = App("library", events=[Lent, Returned], tenant="main")
 
 
 @app.fold(key="book")
-def books(state: Book, event: Lent | Returned, recorded) -> Book | None:
-    assert recorded.event == event
+def books(state: Book, event: Lent | Returned) -> Book | None:
     return state.but(lent_to=event.reader if isinstance(event, Lent) else None)
 
 
@@ -93,3 +96,34 @@ def test_a_failure_says_what_was_given_expected_and_decided():
         "but was",
         "    Out()",
     ]
+
+
+BOOKS, READERS = ["b1", "b2", "b3"], ["ada", "bob"]
+told = stories(app, Lend, book=sampled_from(BOOKS), reader=sampled_from(READERS))
+
+
+@for_all(told)
+@settings(max_examples=50, deadline=None)
+def test_in_no_story_has_a_reader_three_books(story):
+    assert all((story.state(readers, reader) or Reader()).books <= 2 for reader in READERS)
+
+
+def test_a_story_that_breaks_a_rule_is_found_and_told():
+    @for_all(told)
+    @settings(max_examples=200, deadline=None, database=None)
+    def broken(story):
+        assert (story.state(readers, "ada") or Reader()).books < 2
+
+    with pytest.raises(AssertionError) as failed:
+        broken()
+    assert "Lend(book='b1', reader='ada') -> (Lent(book='b1', reader='ada'),)" in "\n".join(
+        failed.value.__notes__
+    )
+
+
+def test_a_story_is_told_one_command_at_a_time():
+    story = Story(app)
+    assert story.do(Lend("b1", "ada")) == (Lent("b1", "ada"),)
+    assert story.do(Lend("b1", "bob")) == Out()
+    assert story.state(books, "b1") == Book("ada")
+    assert story.state(books, "b2") is None
