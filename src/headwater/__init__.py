@@ -4,7 +4,7 @@ from headwater.app import App, FeedView, FoldView, RowsView, Transaction
 from headwater.commands import Accepted, Command, Rejection, over
 from headwater.errors import HeadwaterError
 from headwater.events import Event, Recorded
-from headwater.log import Fact, Token, Written
+from headwater.log import Fact, Token, Written, carrying, caused_by
 from headwater.operations.settings import Settings
 from headwater.views import Document
 
@@ -25,5 +25,7 @@ __all__ = [
     "Token",
     "Transaction",
     "Written",
+    "carrying",
+    "caused_by",
     "over",
 ]

@@ -24,6 +24,7 @@ from headwater.events import Event, EventType
 from headwater.log import Database, Fact, SharedCommits, Written
 from headwater.log.database import Connection
 from headwater.log.failures import translated
+from headwater.log.tracing import span
 from headwater.log.writing import Metadata, Writer, group_of
 
 _log = logging.getLogger("headwater.commands")
@@ -68,6 +69,10 @@ class Deciding:
         VersionConflict or DecisionOutdated after that, IdempotencyKeyReused, StateUnreadable, and what
         appending raises. What the function itself raises passes as it is.
         """
+        with span(f"command {decider.name}"):
+            return await self._do(decider, request)
+
+    async def _do(self, decider: Decider[Any], request: Request) -> Accepted | Rejection:
         places = [Place(s.over.by, s.name.fill(request.command)) for s in decider.sources]
         for attempt in range(1, MAX_ATTEMPTS + 1):
             try:

@@ -1,5 +1,6 @@
 """The truth in Postgres: append, read in order, streams, idempotency."""
 
+from headwater.log.carrying import carrying, caused_by
 from headwater.log.database import Connection, Database
 from headwater.log.reading import LogReader
 from headwater.log.shared_commits import SharedCommits
@@ -19,4 +20,6 @@ __all__ = [
     "Token",
     "Writer",
     "Written",
+    "carrying",
+    "caused_by",
 ]

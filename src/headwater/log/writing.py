@@ -16,6 +16,7 @@ from psycopg.rows import tuple_row
 from headwater import errors
 from headwater.events import Event, EventType, encode
 from headwater.log import arrays
+from headwater.log.carrying import carried
 from headwater.log.database import SQL, Connection
 from headwater.log.failures import refusal, translated
 from headwater.log.tokens import Token
@@ -148,7 +149,7 @@ def group_of(
     if not events:
         raise errors.InvalidEvent("There is nothing to append.", hint="Pass at least one event.")
     group = Group(tenant, options.get("idempotency_key"))
-    metadata, keys = options.get("metadata"), options.get("keys")
+    metadata, keys = carried(options.get("metadata")), options.get("keys")
     occurred_at = options.get("occurred_at")
     shared = None if metadata is None else msgspec.json.encode(metadata)
     for index, item in enumerate(events):
@@ -159,7 +160,9 @@ def group_of(
         group.add(
             item.event,
             expect=first if item.expect is None else item.expect,
-            metadata=shared if item.metadata is None else msgspec.json.encode(item.metadata),
+            metadata=shared
+            if item.metadata is None
+            else msgspec.json.encode(carried(item.metadata)),
             event_id=item.id,
             keys=keys if item.keys is None else item.keys,
             occurred_at=item.occurred_at or occurred_at,

@@ -12,11 +12,13 @@ import asyncio
 import logging
 import random
 import time
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 import psycopg
 
 from headwater.errors import HeadwaterError, LeaseLost, ViewStale
+from headwater.log.tracing import enabled, span
 from headwater.relay.frontier import Frontier
 from headwater.relay.leases import Standing
 from headwater.relay.port import Batch, CannotApply, Target
@@ -49,6 +51,14 @@ class Progress:
     busy_seconds: float = 0.0
 
 
+Traces = Callable[[Batch], Awaitable[Sequence[str]]]
+"""The traces that a batch's events are part of, as traceparents."""
+
+
+async def _none(_: Batch) -> Sequence[str]:
+    return ()
+
+
 @dataclass(slots=True)
 class Runner:
     """One view under one fence. ``run`` ends when the lease is lost or the task is cancelled."""
@@ -59,6 +69,7 @@ class Runner:
     pace: Pace = field(default_factory=Pace)
     standing: Standing = field(default_factory=Standing)
     progress: Progress = field(default_factory=Progress)
+    traces: Traces = _none
     _size: int = 0
     _last_parked: float = float("-inf")
 
@@ -90,7 +101,7 @@ class Runner:
         batch = await self._plan(checkpoint, safe)
         started = time.monotonic()
         try:
-            await self.target.apply(batch)
+            await self._apply(batch)
         except CannotApply as failure:
             self.progress.failures += 1
             if failure.position is None and (narrowed := await self._narrower(batch)):
@@ -111,6 +122,12 @@ class Runner:
             breath = min(seconds / 4, self.pace.longest_pause_seconds)
             await asyncio.sleep(max(breath, self.target.pause_seconds))
         return batch.upto
+
+    async def _apply(self, batch: Batch) -> None:
+        links = await self.traces(batch) if enabled() else ()
+        name = self.target.name
+        with span(f"view {name}", "consumer", links=links, after=batch.after, upto=batch.upto):
+            await self.target.apply(batch)
 
     async def _plan(self, checkpoint: int, safe: int) -> Batch:
         """The next batch. Positions are nearly dense, so it is a range; a wide gap is stepped over."""
@@ -137,7 +154,7 @@ class Runner:
         # Up to just before the culprit everything can be applied, so it waits for nothing.
         if position - 1 > batch.after and failure.position is not None:
             before = Batch(batch.after, position - 1)
-            await self.target.apply(before)
+            await self._apply(before)
             return before
         single = Batch(batch.after, position)
         calm = time.monotonic() - self._last_parked > self.pace.calm_seconds
@@ -145,7 +162,7 @@ class Runner:
             self._say("retrying", f"position {position}: {failure.reason}")
             await asyncio.sleep(self.pace.first_retry_seconds * 3**attempt)
             try:
-                await self.target.apply(single)
+                await self._apply(single)
             except CannotApply as again:
                 failure = again
             else:
@@ -158,7 +175,7 @@ class Runner:
             self._say("stopped", f"position {position}: {reason}")
             await asyncio.sleep(self.pace.longest_retry_seconds)
             try:
-                await self.target.apply(single)
+                await self._apply(single)
             except CannotApply as again:
                 reason = again.reason
             else:
@@ -168,7 +185,7 @@ class Runner:
             single = Batch(single.after, single.upto, parked=marked)
         else:
             single = Batch(single.after, single.upto, skipped=marked)
-        await self.target.apply(single)
+        await self._apply(single)
         self._last_parked = time.monotonic()
         self.progress.parked += policy == "park"
         _log.warning("%s: %s position %s: %s", self.target.name, policy, position, reason)

@@ -22,9 +22,10 @@ from headwater.log.database import Connection, Database, connect
 from headwater.log.reading import safe_position
 from headwater.log.tasks import ended
 from headwater.log.ticker import Ticker
+from headwater.log.tracing import MAX_LINKS
 from headwater.relay.frontier import Frontier
 from headwater.relay.leases import SQL, Leases, Standing
-from headwater.relay.port import Target
+from headwater.relay.port import Batch, Target
 from headwater.relay.runner import Pace, Progress, Runner
 
 _log = logging.getLogger("headwater.relay")
@@ -141,9 +142,24 @@ class Relay:
 
     def _drive(self, target: Target, fence: int) -> None:
         progress = self.progress.setdefault(target.name, Progress())
-        runner = Runner(target, fence, self._frontier_of(target), self.pace, progress=progress)
+        runner = Runner(
+            target,
+            fence,
+            self._frontier_of(target),
+            self.pace,
+            progress=progress,
+            traces=self._traces,
+        )
         task = asyncio.create_task(self._run(runner), name=f"view {target.name}")
         self._driven[target.name] = _Driven(runner, task)
+
+    async def _traces(self, batch: Batch) -> list[str]:
+        async with self.database.connection() as connection:
+            cursor = await connection.execute(
+                SQL["relay.traces"],
+                {"after": batch.after, "upto": batch.upto, "max_rows": MAX_LINKS},
+            )
+            return [row[0] for row in await cursor.fetchall()]
 
     def _frontier_of(self, target: Target) -> Frontier:
         """How far a view may read: the log's watermark, or the checkpoint of the view it follows."""

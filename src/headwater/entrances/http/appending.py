@@ -23,6 +23,7 @@ from headwater.errors import (
     RequestRefused,
 )
 from headwater.log import arrays
+from headwater.log.carrying import carried
 from headwater.log.database import Connection, Database
 from headwater.log.failures import caused_by_data, refusal, translate, translated
 from headwater.log.writing import Group, Written, append_groups
@@ -61,6 +62,7 @@ async def append_events(call: Call) -> Response:
     key = _idempotency_key(call, media)
     incoming = decode(media, await bodies.read(call.request, limits), tenant, limits)
     incoming.group.idempotency_key = key
+    _carry(incoming.group)
     database = call.service.app.database()
     if call.flag("each"):
         if key is not None:
@@ -76,6 +78,16 @@ async def append_events(call: Call) -> Response:
             await _point_at(database, incoming, error)
         raise
     return _receipt(written)
+
+
+def _carry(group: Group) -> None:
+    """Adds what the request carries, such as its trace, to the metadata that was sent."""
+    around = carried({})
+    if around:
+        group.metadata = [
+            msgspec.json.encode({**around, **msgspec.json.decode(sent or b"{}")})
+            for sent in group.metadata
+        ]
 
 
 def _idempotency_key(call: Call, media: str) -> str | None:

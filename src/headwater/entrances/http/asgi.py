@@ -30,6 +30,7 @@ from headwater.errors import (
     RequestRefused,
 )
 from headwater.log.failures import translate
+from headwater.log.tracing import span
 
 _log = logging.getLogger("headwater.http")
 _NOBODY = Caller("", None, frozenset())
@@ -100,7 +101,9 @@ class Endpoint:
             known = [*self._by_method, *(["HEAD"] if "GET" in self._by_method else [])]
             await _method_refused(scope["method"], known)(scope, receive, send)
             return
-        response = await self._answer(operation, Request(scope, receive))
+        request = Request(scope, receive)
+        with span(f"{method} {operation.path}", "server", parent=request.headers):
+            response = await self._answer(operation, request)
         response.headers["X-Content-Type-Options"] = "nosniff"
         self._service.requests[operation.run.__name__, response.status_code] += 1
         await response(scope, receive, send)

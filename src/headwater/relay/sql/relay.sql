@@ -34,3 +34,9 @@ SELECT headwater.check_epoch()
 
 -- name: checkpoints
 SELECT view, position FROM headwater.checkpoints WHERE view = ANY (%(views)s)
+
+-- name: traces
+SELECT DISTINCT s.trace FROM (
+  SELECT e.metadata->>'trace' AS trace FROM headwater.events AS e
+  WHERE e.position > %(after)s AND e.position <= %(upto)s AND e.metadata ? 'trace' LIMIT 1000) AS s
+LIMIT %(max_rows)s

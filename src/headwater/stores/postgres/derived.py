@@ -37,20 +37,26 @@ class DerivedEvents:
         cursor = await connection.execute(SQL["record.derived_upto"], {"view": self._record.name})
         row = await cursor.fetchone()
         assert row is not None
-        for one in derived:
-            if one.position > row[0]:
-                await self._append(connection, one)
+        due = [one for one in derived if one.position > row[0]]
+        cursor = await connection.execute(
+            SQL["log.correlations"], {"positions": [one.position for one in due]}
+        )
+        carried: dict[int, dict[str, Any]] = dict(await cursor.fetchall())
+        for one in due:
+            cause = {"view": self._record.name, "position": one.position}
+            await self._append(connection, one, {**carried[one.position], "cause": cause})
 
-    async def _append(self, connection: Connection, derived: Derived) -> None:
-        cause = {"cause": {"view": self._record.name, "position": derived.position}}
+    async def _append(
+        self, connection: Connection, derived: Derived, carried: dict[str, Any]
+    ) -> None:
         await connection.execute(LOG["log.set_tenant"], {"tenant": derived.tenant})
         facts = []
         for item in derived.what:
             if isinstance(item, Command):
-                request = Request(item, derived.tenant, cause)
+                request = Request(item, derived.tenant, carried)
                 await decide_within(connection, self._decider_of(type(item)), request)
             else:
-                facts.append(Fact(event=item, metadata=cause))
+                facts.append(Fact(event=item, metadata=carried))
         if facts:
             with translated():
                 await append_group(connection, group_of(derived.tenant, facts))

@@ -40,3 +40,7 @@ SELECT DISTINCT jsonb_build_array(e.tenant, e.data ->> %(key)s::text)::text
 FROM headwater.events AS e
 WHERE e.position > %(after)s AND e.position <= %(upto)s AND e.type = ANY (%(types)s)
   AND e.position <> ALL (%(parked)s::bigint[]) AND e.data ->> %(key)s::text IS NOT NULL
+
+-- name: correlations
+SELECT e.position, jsonb_strip_nulls(jsonb_build_object('correlation', e.metadata->'correlation', 'trace', e.metadata->'trace'))
+FROM headwater.events AS e WHERE e.position = ANY (%(positions)s)
