@@ -1,0 +1,182 @@
+"""Brings the log level with a table: reads the table, and appends what the log does not know.
+
+It serves backfills of captures by replication, captures again after a release, and resyncs after a slot
+was lost or triggers were disabled. The proof that it neither loses nor doubles a change of a writer
+beside it stands in the migration, above ``headwater.open_comparison``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator
+
+import msgspec
+import psycopg
+
+from headwater.capture.backfill import MAX_ROWS, Progress
+from headwater.capture.tables import SQL, Captured, briefly_locked
+from headwater.errors import CaptureStopped
+from headwater.log.database import Connection, Database
+from headwater.log.failures import translated
+
+_STEP_SECONDS = 0.25
+_LOCK_MILLISECONDS = "300"
+_ASK_AGAIN_SECONDS = 0.02
+_LIVING = 2_000
+
+
+class _Read(msgspec.Struct, frozen=True):
+    """A step's rows, and the snapshot that they were read in."""
+
+    snapshot: str
+    shape: str
+    rows: str
+    last: list[str] | None
+    versions: str | None
+    count: int
+
+
+async def begin_resync(operator: Database, captured: Captured) -> None:
+    """Has the log compared with the whole table, from its beginning. Raises CaptureRefused."""
+    async with operator.connection() as connection:
+        with translated():
+            await connection.execute(SQL["comparing.begin"], {"id": captured.id})
+
+
+async def compare(operator: Database, captured: Captured) -> AsyncIterator[Progress]:
+    """Compares in steps, each in a transaction of its own, until the log is level with the table.
+
+    ``Progress.rows`` are those looked at. Killed at any moment, another call goes on after the last
+    step. By replication a reader must be running. Raises CaptureStopped where the capture stops meanwhile.
+    """
+    began = time.monotonic()
+    seen = 0
+    over = False
+    while not over:
+        await briefly_locked(operator, "comparing.open", {"id": captured.id}, captured.name)
+        async with operator.connection() as connection:
+            snapshot = await _value(connection, "comparing.snapshot")
+            comparison = _Comparison(connection, captured)
+            async for rows in comparison.rows():
+                seen += rows
+                yield Progress(seen, 0, seen / (time.monotonic() - began))
+            await comparison.missing()
+            over = await _value(
+                connection, "comparing.end", {"id": captured.id, "snapshot": snapshot}
+            )
+
+
+class _Comparison:
+    """One round over a table, on one connection: a server that crashed in between ends it."""
+
+    def __init__(self, connection: Connection, captured: Captured) -> None:
+        self._connection = connection
+        self._captured = captured
+
+    async def rows(self) -> AsyncIterator[int]:
+        """Compares the table's rows in the key's order; yields how many each step saw."""
+        max_rows = 500
+        while True:
+            started = time.monotonic()
+            read = await self._read(max_rows)
+            if not read.count:
+                return
+            done = await self._told(
+                "comparing.compare",
+                {
+                    "snapshot": read.snapshot,
+                    "shape": read.shape,
+                    "rows": read.rows,
+                    "last": read.last,
+                    "versions": read.versions,
+                },
+            )
+            seconds = time.monotonic() - started
+            max_rows = max(100, min(MAX_ROWS, int(max_rows * _STEP_SECONDS / max(seconds, 0.01))))
+            if not done:
+                await asyncio.sleep(_ASK_AGAIN_SECONDS)
+                continue
+            yield read.count
+
+    async def missing(self) -> None:
+        """Tells of the rows that the log holds as living and the table has not."""
+        after = {"after_tenant": "", "after_stream": ""}
+        while True:
+            parameters = {"id": self._captured.id, "max_rows": _LIVING, **after}
+            cursor = await self._connection.execute(SQL["comparing.living"], parameters)
+            row = await cursor.fetchone()
+            assert row is not None
+            living, count, tenant, stream = row
+            if not count:
+                return
+            async with self._connection.transaction():
+                await self._connection.execute(SQL["comparing.isolate"])
+                parameters = {"id": self._captured.id, "living": living}
+                cursor = await self._connection.execute(SQL["comparing.missing"], parameters)
+                row = await cursor.fetchone()
+            assert row is not None
+            snapshot, missing, lacking = row
+            if snapshot is None:
+                continue
+            if lacking and not await self._told(
+                "comparing.compare_missing", {"snapshot": snapshot, "missing": missing}
+            ):
+                continue
+            after = {"after_tenant": tenant, "after_stream": stream}
+
+    async def _read(self, max_rows: int) -> _Read:
+        while True:
+            async with self._connection.transaction():
+                await self._connection.execute(SQL["comparing.isolate"])
+                cursor = await self._connection.execute(
+                    SQL["comparing.read"], {"id": self._captured.id, "max_rows": max_rows}
+                )
+                row = await cursor.fetchone()
+            assert row is not None
+            if row[0] is not None:
+                return _Read(*row)
+
+    async def _told(self, statement: str, parameters: dict[str, object]) -> bool:
+        """Whether the step was told; False where it must be read anew."""
+        lsn = await _value(self._connection, "comparing.lsn")
+        await self._reached(lsn)
+        try:
+            async with self._connection.transaction():
+                timeout = {"milliseconds": _LOCK_MILLISECONDS}
+                await self._connection.execute(SQL["capture.lock_timeout"], timeout)
+                told = await _value(
+                    self._connection, statement, {"id": self._captured.id, "lsn": lsn, **parameters}
+                )
+        except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
+            await asyncio.sleep(random.uniform(0.05, 0.2))  # noqa: S311
+            return False
+        return told is not None
+
+    async def _reached(self, lsn: str) -> None:
+        """Waits until the reader has come to an LSN. A capture by triggers has no reader, nor need of one."""
+        while True:
+            cursor = await self._connection.execute(
+                SQL["comparing.state"], {"id": self._captured.id}
+            )
+            row = await cursor.fetchone()
+            assert row is not None
+            state, way, slot_state, detail = row
+            if state != "backfilling" or (way == "replication" and slot_state != "live"):
+                raise CaptureStopped(
+                    f"The capture {self._captured.name!r} has stopped: {detail or state}.",
+                    hint=f"headwater resync {self._captured.name} begins again.",
+                )
+            if way == "triggers" or await _value(self._connection, "comparing.want", {"lsn": lsn}):
+                return
+            await asyncio.sleep(_ASK_AGAIN_SECONDS)
+
+
+async def _value(
+    connection: Connection, statement: str, parameters: dict[str, object] | None = None
+) -> object:
+    with translated():
+        row = await (await connection.execute(SQL[statement], parameters or {})).fetchone()
+    assert row is not None
+    return row[0]
