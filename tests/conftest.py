@@ -74,7 +74,7 @@ def _serve(version: int, settings: dict[str, str]) -> Iterator[TestServer]:
                 )
             admin_url = postgres.url(server.template)
             asyncio.run(migrate(admin_url))
-            asyncio.run(create_login(admin_url, LOGIN, database_owner=True))
+            asyncio.run(create_login(admin_url, LOGIN, database_owner=True, replication=True))
             yield server
         finally:
             postgres.stop()

@@ -20,7 +20,6 @@ from headwater.log import Database
 from tests.support.captured import Shop
 
 REPLICATED = CaptureOptions(tenant="main", way="replication")
-REPLICATOR = "headwater_replicator"
 
 
 class ReplicatedShop(Shop):
@@ -29,10 +28,7 @@ class ReplicatedShop(Shop):
     def __init__(self, database):
         super().__init__(database)
         self.relay = Database(database.url, "headwater_relay")
-        self.url = database.server.postgres.url(database.name, user=REPLICATOR)
-        with database.admin() as admin:
-            if not admin.execute("SELECT FROM pg_roles WHERE rolname = %s", [REPLICATOR]).fetchall():
-                admin.execute(f"CREATE ROLE {REPLICATOR} LOGIN REPLICATION")
+        self.url = database.url
 
     def reader(self, max_wal_bytes=2**34):
         return Replication(self.relay, self.url, max_wal_bytes)

@@ -52,18 +52,18 @@ class SlotConnection:
     async def open(cls, url: str) -> Self:
         """Connects. Raises CaptureRefused where the login may not replicate."""
         try:
-            with translated():
-                connection = await AsyncConnection.connect(
-                    url, autocommit=True, replication="database", options=_SESSION,
-                    application_name="headwater replication", connect_timeout=10,
-                )  # fmt: skip
+            connection = await AsyncConnection.connect(
+                url, autocommit=True, replication="database", options=_SESSION,
+                application_name="headwater replication", connect_timeout=10,
+            )  # fmt: skip
         except psycopg.OperationalError as error:
             if "permission denied" in str(error) or "must be superuser or replication" in str(error):  # fmt: skip
                 raise CaptureRefused(
                     "The login may not read a replication slot.",
                     hint="ALTER ROLE ... REPLICATION; or name another login in HEADWATER_REPLICATION_URL.",
                 ) from error
-            raise
+            with translated():
+                raise
         return cls(connection)
 
     async def __aenter__(self) -> Self:
