@@ -87,7 +87,9 @@ def _servers() -> Iterator[dict[int, TestServer]]:
     # Data that outlives no test needs no fsync; durability has tests of its own, on servers of
     # their own.
     for version in _versions():
-        service = _serve(version, {"fsync": "off", "shared_buffers": "128MB", "wal_level": "logical"})
+        service = _serve(
+            version, {"fsync": "off", "shared_buffers": "128MB", "wal_level": "logical"}
+        )
         services.append(service)
         running[version] = next(service)
     yield running

@@ -6,8 +6,6 @@ import asyncio
 import time
 from contextlib import asynccontextmanager
 
-from psycopg import sql
-
 from headwater.capture import (
     CaptureOptions,
     Replication,
@@ -78,8 +76,13 @@ class ReplicatedShop(Shop):
             for (slot,) in admin.execute(
                 "SELECT slot_name FROM pg_replication_slots WHERE database = current_database()"
             ).fetchall():
-                admin.execute("SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = %s AND active", [slot])
-                while admin.execute("SELECT active FROM pg_replication_slots WHERE slot_name = %s", [slot]).fetchone()[0]:
+                admin.execute(
+                    "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = %s AND active",
+                    [slot],
+                )
+                while admin.execute(
+                    "SELECT active FROM pg_replication_slots WHERE slot_name = %s", [slot]
+                ).fetchone()[0]:
                     pass
                 admin.execute("SELECT pg_drop_replication_slot(%s)", [slot])
 

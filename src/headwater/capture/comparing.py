@@ -54,6 +54,8 @@ async def compare(operator: Database, captured: Captured) -> AsyncIterator[Progr
     began = time.monotonic()
     seen = 0
     over = False
+    async with operator.connection() as connection:
+        await _Comparison(connection, captured).followed()
     while not over:
         await briefly_locked(operator, "comparing.open", {"id": captured.id}, captured.name)
         async with operator.connection() as connection:
@@ -154,23 +156,32 @@ class _Comparison:
             return False
         return told is not None
 
-    async def _reached(self, lsn: str) -> None:
-        """Waits until the reader has come to an LSN. A capture by triggers has no reader, nor need of one."""
-        while True:
-            cursor = await self._connection.execute(
-                SQL["comparing.state"], {"id": self._captured.id}
-            )
-            row = await cursor.fetchone()
-            assert row is not None
-            state, way, slot_state, detail = row
-            if state != "backfilling" or (way == "replication" and slot_state != "live"):
-                raise CaptureStopped(
-                    f"The capture {self._captured.name!r} has stopped: {detail or state}.",
-                    hint=f"headwater resync {self._captured.name} begins again.",
-                )
-            if way == "triggers" or await _value(self._connection, "comparing.want", {"lsn": lsn}):
-                return
+    async def followed(self) -> None:
+        """Waits until a reader has asked for the table."""
+        while not (await self._state())[1]:
             await asyncio.sleep(_ASK_AGAIN_SECONDS)
+
+    async def _reached(self, lsn: object) -> None:
+        """Waits until the reader has come to an LSN. A capture by triggers has no reader, nor need of one."""
+        way, _ = await self._state()
+        while way == "replication" and not await _value(
+            self._connection, "comparing.want", {"lsn": lsn}
+        ):
+            await asyncio.sleep(_ASK_AGAIN_SECONDS)
+            await self._state()
+
+    async def _state(self) -> tuple[str, bool]:
+        """How the table is captured, and whether a reader follows it. Raises CaptureStopped."""
+        cursor = await self._connection.execute(SQL["comparing.state"], {"id": self._captured.id})
+        row = await cursor.fetchone()
+        assert row is not None
+        state, way, slot_state, detail, followed = row
+        if state != "backfilling" or (way == "replication" and slot_state != "live"):
+            raise CaptureStopped(
+                f"The capture {self._captured.name!r} has stopped: {detail or state}.",
+                hint=f"headwater resync {self._captured.name} begins again.",
+            )
+        return way, followed
 
 
 async def _value(

@@ -171,6 +171,8 @@ class _Reader:
     async def read(self) -> None:
         """Reads until something ends it: an error, the slot's end, or tables that came and went."""
         await self._source.follow(self._slot.name, self._applied, self._slot.publications)
+        followed = {"generation": self._slot.generation, "publications": self._slot.publications}
+        await self._log.execute(SQL["replication.follow"], followed)
         self._say("reading")
         looked = kept = time.monotonic()
         while True:

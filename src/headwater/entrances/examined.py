@@ -44,16 +44,20 @@ def _of_slot(slot: Monitor, max_wal_bytes: int) -> list[Finding]:
         )
     elif slot.behind_bytes > _BEHIND_BYTES or slot.idle_seconds > _SILENT_SECONDS:
         findings.append(
-            Finding("warn", "replication", f"the reader is behind: {what}", "The relay's log says why.")
+            Finding(
+                "warn", "replication", f"the reader is behind: {what}", "The relay's log says why."
+            )
         )
     else:
         findings.append(Finding("ok", "replication", what))
     if slot.keep_megabytes < 0:
         findings.append(
             Finding(
-                "warn", "replication", "max_slot_wal_keep_size is -1: without a relay the slot may fill the disk",
+                "warn",
+                "replication",
+                "max_slot_wal_keep_size is -1: without a relay the slot may fill the disk",
                 "ALTER SYSTEM SET max_slot_wal_keep_size = '32GB'; SELECT pg_reload_conf().",
-            )  # fmt: skip
+            )
         )
     return findings
 

@@ -14,6 +14,9 @@ LEFT JOIN pg_replication_slots AS s ON s.slot_name = r.slot AND s.database = cur
 -- name: lose
 SELECT headwater.lose_replication(%(generation)s, %(why)s)
 
+-- name: follow
+SELECT headwater.follow_replication(%(generation)s, %(publications)s)
+
 -- name: begin
 BEGIN
 
@@ -66,7 +69,7 @@ SELECT pg_snapshot_xmin(s)::text::bigint, pg_snapshot_xmax(s)::text::bigint FROM
 SELECT k.way, k.joined IS NOT NULL, k.comparing, k.state FROM headwater.captures AS k WHERE k.id = %(id)s
 
 -- name: join
-SELECT headwater.join_replication(%(id)s, pg_current_wal_insert_lsn())
+SELECT headwater.join_replication(%(id)s, l.lsn), headwater.want_replication(l.lsn) FROM (SELECT pg_current_wal_insert_lsn() AS lsn OFFSET 0) AS l
 
 -- name: monitor
 SELECT r.state, r.detail, r.slot, coalesce(s.active, false), coalesce(s.wal_status, 'gone'),

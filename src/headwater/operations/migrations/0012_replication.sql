@@ -23,6 +23,7 @@ ALTER TABLE headwater.captures
   ADD COLUMN way text NOT NULL DEFAULT 'triggers' CHECK (way IN ('triggers', 'replication')),
   ADD COLUMN described jsonb,             -- by replication: the columns as the slot last described them
   ADD COLUMN joined pg_lsn,               -- by replication: from where the reader may ask for the table
+  ADD COLUMN followed int,                -- by replication: the slot's generation of which a reader has asked for it
   ADD COLUMN comparing boolean NOT NULL DEFAULT false,  -- the backfill compares with the log
   DROP CONSTRAINT captures_state_check,
   ADD CONSTRAINT captures_state_check CHECK (state IN ('backfilling', 'live', 'lost', 'broken', 'released'));
@@ -297,6 +298,14 @@ BEGIN
 END
 $$;
 
+-- The reader has asked for these publications, from its position on. What it is told of their tables from
+-- here is all that commits behind that position, so a comparison may begin.
+CREATE FUNCTION headwater.follow_replication(generation int, publications text[]) RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+  UPDATE headwater.captures AS k SET followed = follow_replication.generation
+  WHERE k.way = 'replication' AND 'headwater_capture_' || k.id = ANY (publications) AND k.followed IS DISTINCT FROM follow_replication.generation
+$$;
+
 -- Someone waits for the reader to come so far.
 CREATE FUNCTION headwater.want_replication(lsn pg_lsn) RETURNS pg_lsn
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -338,7 +347,7 @@ $$;
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA headwater FROM PUBLIC;
 GRANT USAGE ON SEQUENCE headwater.replication_generation TO headwater_operator;
 GRANT EXECUTE ON FUNCTION headwater.move_replication, headwater.apply_replication, headwater.truncate_replication, headwater.describe_replication,
-  headwater.lose_replication TO headwater_relay;
+  headwater.lose_replication, headwater.follow_replication TO headwater_relay;
 GRANT EXECUTE ON FUNCTION headwater.want_replication, headwater.begin_replication, headwater.end_replication, headwater.publish_nothing,
   headwater.unpublish_nothing TO headwater_operator;
 RESET ROLE;

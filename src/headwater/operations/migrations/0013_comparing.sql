@@ -94,7 +94,8 @@ BEGIN
   END IF;
   INSERT INTO headwater.captures (name, relation, table_name, tenant_from, fixed_tenant, tenant_column, key, columns, state, way, described, comparing)
   VALUES (c.name, t.oid, headwater.qualified(t.oid), c.tenant_from, c.fixed_tenant, c.tenant_column, c.key, c.columns,
-          CASE WHEN options -> 'backfill' = 'false' THEN 'live' ELSE 'backfilling' END, c.way, c.described, again)
+          CASE WHEN options -> 'backfill' = 'false' THEN 'live' ELSE 'backfilling' END, c.way,
+          CASE WHEN again OR c.way = 'replication' THEN c.described END, again)
   RETURNING * INTO c;
   IF again OR c.way = 'replication' THEN
     c := headwater.make_replicated(c);
