@@ -147,5 +147,5 @@ def _cloned(server: TestServer) -> Iterator[TestDatabase]:
 @pytest.fixture
 def own_server() -> Iterator[TestDatabase]:
     """A durable server of the test's own, which it may crash, with one migrated database."""
-    for server in _serve(18, {"shared_buffers": "64MB"}):
+    for server in _serve(18, {"shared_buffers": "64MB", "wal_level": "logical"}):
         yield TestDatabase(server, server.template)
