@@ -65,9 +65,8 @@ async def compare(operator: Database, captured: Captured) -> AsyncIterator[Progr
                 seen += rows
                 yield Progress(seen, 0, seen / (time.monotonic() - began))
             await comparison.missing()
-            over = await _value(
-                connection, "comparing.end", {"id": captured.id, "snapshot": snapshot}
-            )
+            parameters = {"id": captured.id, "snapshot": snapshot}
+            over = bool(await _value(connection, "comparing.end", parameters))
 
 
 class _Comparison:
