@@ -25,6 +25,7 @@ _STEP_SECONDS = 0.25
 _LOCK_MILLISECONDS = "300"
 _ASK_AGAIN_SECONDS = 0.02
 _LIVING = 2_000
+_MIN_ROWS = 200
 
 
 class _Read(msgspec.Struct, frozen=True):
@@ -64,7 +65,8 @@ async def compare(operator: Database, captured: Captured) -> AsyncIterator[Progr
             async for rows in comparison.rows():
                 seen += rows
                 yield Progress(seen, 0, seen / (time.monotonic() - began))
-            await comparison.missing()
+            if await comparison.may_miss_rows():
+                await comparison.missing()
             parameters = {"id": captured.id, "snapshot": snapshot}
             over = bool(await _value(connection, "comparing.end", parameters))
 
@@ -75,12 +77,12 @@ class _Comparison:
     def __init__(self, connection: Connection, captured: Captured) -> None:
         self._connection = connection
         self._captured = captured
+        self._held_seconds = 0.0
 
     async def rows(self) -> AsyncIterator[int]:
         """Compares the table's rows in the key's order; yields how many each step saw."""
         max_rows = 500
         while True:
-            started = time.monotonic()
             read = await self._read(max_rows)
             if not read.count:
                 return
@@ -94,8 +96,9 @@ class _Comparison:
                     "versions": read.versions,
                 },
             )
-            seconds = time.monotonic() - started
-            max_rows = max(100, min(MAX_ROWS, int(max_rows * _STEP_SECONDS / max(seconds, 0.01))))
+            # By what the open transaction took: waiting for the reader holds nobody back.
+            by = _STEP_SECONDS / max(self._held_seconds, 0.01)
+            max_rows = max(_MIN_ROWS, min(MAX_ROWS, int(max_rows * by)))
             if not done:
                 await asyncio.sleep(_ASK_AGAIN_SECONDS)
                 continue
@@ -143,6 +146,7 @@ class _Comparison:
         """Whether the step was told; False where it must be read anew."""
         lsn = await _value(self._connection, "comparing.lsn")
         await self._reached(lsn)
+        started = time.monotonic()
         try:
             async with self._connection.transaction():
                 timeout = {"milliseconds": _LOCK_MILLISECONDS}
@@ -153,6 +157,7 @@ class _Comparison:
         except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
             await asyncio.sleep(random.uniform(0.05, 0.2))  # noqa: S311
             return False
+        self._held_seconds = time.monotonic() - started
         return told is not None
 
     async def followed(self) -> None:
@@ -160,27 +165,31 @@ class _Comparison:
         while not (await self._state())[1]:
             await asyncio.sleep(_ASK_AGAIN_SECONDS)
 
+    async def may_miss_rows(self) -> bool:
+        """Whether rows may have gone unseen: none of a capture that is new."""
+        return (await self._state())[2]
+
     async def _reached(self, lsn: object) -> None:
         """Waits until the reader has come to an LSN. A capture by triggers has no reader, nor need of one."""
-        way, _ = await self._state()
+        way, _, _ = await self._state()
         while way == "replication" and not await _value(
             self._connection, "comparing.want", {"lsn": lsn}
         ):
             await asyncio.sleep(_ASK_AGAIN_SECONDS)
             await self._state()
 
-    async def _state(self) -> tuple[str, bool]:
-        """How the table is captured, and whether a reader follows it. Raises CaptureStopped."""
+    async def _state(self) -> tuple[str, bool, bool]:
+        """How the table is captured, whether a reader follows it, and whether the log knew it before. Raises CaptureStopped."""
         cursor = await self._connection.execute(SQL["comparing.state"], {"id": self._captured.id})
         row = await cursor.fetchone()
         assert row is not None
-        state, way, slot_state, detail, followed = row
+        state, way, slot_state, detail, followed, comparing = row
         if state != "backfilling" or (way == "replication" and slot_state != "live"):
             raise CaptureStopped(
                 f"The capture {self._captured.name!r} has stopped: {detail or state}.",
                 hint=f"headwater resync {self._captured.name} begins again.",
             )
-        return way, followed
+        return way, followed, comparing
 
 
 async def _value(

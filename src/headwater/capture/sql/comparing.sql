@@ -37,4 +37,4 @@ SELECT headwater.compare_missing(%(id)s, %(snapshot)s, %(missing)s::jsonb, %(lsn
 SELECT headwater.end_comparison(%(id)s, %(snapshot)s)
 
 -- name: state
-SELECT k.state, k.way, r.state, r.detail, k.way = 'triggers' OR coalesce(k.followed = r.generation, false) FROM headwater.captures AS k LEFT JOIN headwater.replication AS r ON k.way = 'replication' WHERE k.id = %(id)s
+SELECT k.state, k.way, r.state, r.detail, k.way = 'triggers' OR coalesce(k.followed = r.generation, false), k.comparing FROM headwater.captures AS k LEFT JOIN headwater.replication AS r ON k.way = 'replication' WHERE k.id = %(id)s

@@ -140,13 +140,15 @@ $$;
 -- Appends what the changes come to. The log itself says what a row was: so the verb is right whatever a
 -- transaction did, `before` needs no REPLICA IDENTITY FULL, and values that the slot leaves out because
 -- they did not change are the log's own. Two changes of a row may be given, one after the other, except
--- where the first leaves values out. The caller holds the lock that makes it the only one to tell.
+-- where the first leaves values out. Planned without nested loops over the changes, of which there may be
+-- 20,000; looking up a row's stream and its last event is one all the same. The caller holds the lock that makes it the only one to tell.
 CREATE FUNCTION headwater.tell(changes headwater.replicated_change[], marked jsonb) RETURNS bigint
-LANGUAGE sql SET enable_nestloop = on AS $$
+LANGUAGE sql SET enable_nestloop = off SET work_mem = '64MB' AS $$
   WITH given AS MATERIALIZED (SELECT g.*, k.name, k.schema_version FROM unnest(changes) AS g JOIN headwater.captures AS k ON k.id = g.capture),
   last AS MATERIALIZED (
     SELECT d.tenant, d.stream, e.data, e.metadata -> 'exact' AS exact
-    FROM (SELECT DISTINCT g.tenant, g.stream, g.name FROM given AS g) AS d JOIN headwater.streams AS s ON s.tenant = d.tenant AND s.stream = d.stream
+    FROM (SELECT DISTINCT g.tenant, g.stream, g.name FROM given AS g) AS d
+    CROSS JOIN LATERAL (SELECT * FROM headwater.streams AS s WHERE s.tenant = d.tenant AND s.stream = d.stream OFFSET 0) AS s
     CROSS JOIN LATERAL (SELECT e.type, e.data - 'before' AS data, e.metadata FROM headwater.events AS e
       WHERE e.tenant = s.tenant AND e.stream = s.stream AND e.position >= s.first_position
         AND e.type IN (d.name || '.inserted', d.name || '.updated', d.name || '.deleted') ORDER BY e.version DESC LIMIT 1) AS e

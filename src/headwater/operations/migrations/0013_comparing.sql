@@ -272,28 +272,27 @@ BEGIN
 END
 $$;
 
--- Whether the log may be told what a snapshot says of a stream.
-CREATE FUNCTION headwater.may_tell(c headwater.captures, tenant text, stream text, snapshot pg_snapshot) RETURNS boolean LANGUAGE sql STABLE AS $$
-  SELECT NOT EXISTS (SELECT FROM headwater.replication_marks AS m WHERE m.capture = c.id AND m.stream IN (may_tell.stream, '')
-                     AND NOT pg_visible_in_snapshot(m.xid::text::xid8, snapshot))
-     AND NOT EXISTS (SELECT FROM (SELECT e.metadata -> 'replicated' AS source FROM headwater.events AS e
-                                  WHERE e.tenant = may_tell.tenant AND e.stream = may_tell.stream
-                                    AND e.type IN (c.name || '.inserted', c.name || '.updated', c.name || '.deleted') ORDER BY e.version DESC LIMIT 1) AS l
-                     JOIN headwater.replication AS r ON l.source ->> 'slot' = r.generation::text
-                     WHERE NOT pg_visible_in_snapshot((l.source ->> 'xid')::xid8, snapshot))
-$$;
-
 -- Takes the lock under which a step may tell: of the reader's position, or of each stream. Returns the
 -- changes that may be told, or NULL where the step must be read anew.
 CREATE FUNCTION headwater.tellable(c headwater.captures, changes headwater.replicated_change[], versions jsonb, snapshot pg_snapshot, lsn pg_lsn)
-RETURNS headwater.replicated_change[] LANGUAGE plpgsql AS $$
+RETURNS headwater.replicated_change[] LANGUAGE plpgsql SET enable_nestloop = off AS $$
 BEGIN
   IF c.way = 'replication' THEN
     PERFORM FROM headwater.replication AS r WHERE r.state = 'live' AND r.applied >= lsn FOR UPDATE;
     IF NOT FOUND THEN
       RETURN NULL;
     END IF;
-    RETURN ARRAY(SELECT g FROM unnest(changes) AS g WHERE headwater.may_tell(c, g.tenant, g.stream, snapshot) ORDER BY g.ord);
+    RETURN ARRAY(SELECT g FROM unnest(changes) AS g
+      LEFT JOIN LATERAL (SELECT * FROM headwater.streams AS s WHERE s.tenant = g.tenant AND s.stream = g.stream OFFSET 0) AS s ON true
+      WHERE NOT EXISTS (SELECT FROM headwater.replication_marks AS m WHERE m.capture = c.id AND m.stream IN (g.stream, '')
+                        AND NOT pg_visible_in_snapshot(m.xid::text::xid8, snapshot))
+        AND (s.version IS NULL OR coalesce((
+          SELECT l.source ->> 'slot' IS DISTINCT FROM r.generation::text OR pg_visible_in_snapshot((l.source ->> 'xid')::xid8, snapshot)
+          FROM headwater.replication AS r, LATERAL (
+            SELECT e.metadata -> 'replicated' AS source FROM headwater.events AS e
+            WHERE e.tenant = s.tenant AND e.stream = s.stream AND e.position >= s.first_position
+              AND e.type IN (c.name || '.inserted', c.name || '.updated', c.name || '.deleted') ORDER BY e.version DESC LIMIT 1) AS l), true))
+      ORDER BY g.ord);
   END IF;
   INSERT INTO headwater.streams (tenant, stream, version, first_position)
   SELECT g.tenant, g.stream, 0, (SELECT greatest(p.last_value - 32, 0) FROM headwater.position_seq AS p) FROM unnest(changes) AS g
@@ -347,10 +346,12 @@ LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp S
 #variable_conflict use_column
 DECLARE
   c headwater.captures := (SELECT k FROM headwater.captures AS k WHERE k.id = living_rows.id);
+  fields jsonb := (SELECT jsonb_agg(jsonb_build_object('field', k.field, 'kind', k.kind) ORDER BY o.n)
+                   FROM unnest(c.key) WITH ORDINALITY AS o(number, n) JOIN headwater.captured_columns(c) AS k ON k.number = o.number);
 BEGIN
-  RETURN QUERY SELECT s.tenant, s.stream, s.version, (SELECT jsonb_agg(CASE WHEN k.kind = 'bytes' THEN '\x' || encode(decode(e.data ->> k.field, 'base64'), 'hex')
-      ELSE coalesce(e.metadata -> 'exact' ->> k.field, e.data ->> k.field) END ORDER BY o.n)
-    FROM unnest(c.key) WITH ORDINALITY AS o(number, n) JOIN headwater.captured_columns(c) AS k ON k.number = o.number)
+  RETURN QUERY SELECT s.tenant, s.stream, s.version, (SELECT jsonb_agg(CASE WHEN k.f ->> 'kind' = 'bytes' THEN '\x' || encode(decode(e.data ->> (k.f ->> 'field'), 'base64'), 'hex')
+      ELSE coalesce(e.metadata -> 'exact' ->> (k.f ->> 'field'), e.data ->> (k.f ->> 'field')) END ORDER BY k.n)
+    FROM jsonb_array_elements(fields) WITH ORDINALITY AS k(f, n))
   FROM headwater.streams AS s CROSS JOIN LATERAL (
     SELECT e.type, e.data, e.metadata FROM headwater.events AS e WHERE e.tenant = s.tenant AND e.stream = s.stream AND e.position >= s.first_position
       AND e.type IN (c.name || '.inserted', c.name || '.updated', c.name || '.deleted') ORDER BY e.version DESC LIMIT 1) AS e
