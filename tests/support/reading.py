@@ -11,7 +11,7 @@ from headwater.capture.replication import Replication, _Reader
 from headwater.capture.slot import SlotConnection
 from headwater.log import Database
 
-POINTS = ("before begin", "after begin", "before call", "after call", "after send", "before execute", "after execute", "before confirm", "after confirm")  # fmt: skip
+POINTS = ("after begin", "before call", "after send", "before execute", "after execute", "after confirm")  # fmt: skip
 
 
 def die_at(point: str, at_call: int) -> None:

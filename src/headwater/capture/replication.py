@@ -53,6 +53,7 @@ class _Slot(msgspec.Struct, frozen=True):
     confirmed: str | None
     retained_bytes: int
     publications: list[str]
+    unfollowed: bool
 
 
 class Standing(msgspec.Struct):
@@ -203,7 +204,7 @@ class _Reader:
             return False
         if slot.lost or slot.retained_bytes > self._service.max_wal_bytes:
             return False
-        if slot.publications != self._slot.publications:
+        if slot.publications != self._slot.publications or slot.unfollowed:
             return False
         wanted, reached = lsn_of(slot.wanted), self._source.reached
         if wanted > max(self._applied, reached):

@@ -130,12 +130,16 @@ async def make_told(operator: Database, url: str, capture_id: int) -> None:
 
 
 async def close_slot(operator: Database, url: str) -> None:
-    """Drops the slot where no table needs it any more."""
+    """Drops the slot where no table needs it any more. Killed at any moment, another call goes on."""
     async with operator.connection() as connection:
-        with translated():
-            row = await (await connection.execute(SQL["replication.end_slot"])).fetchone()
-        if row is None or row[0] is None:
+        row = await (await connection.execute(SQL["replication.unneeded"])).fetchone()
+        if row is None:
             return
+        slot, generation = row
+        parameters = {"generation": generation, "why": "no table needs it"}
+        await connection.execute(SQL["replication.lose"], parameters)
         async with await SlotConnection.open(url) as source:
-            await source.drop(row[0])
-        await connection.execute(SQL["replication.unpublish_nothing"])
+            await source.drop(slot)
+        with translated():
+            await connection.execute(SQL["replication.end_slot"])
+            await connection.execute(SQL["replication.unpublish_nothing"])

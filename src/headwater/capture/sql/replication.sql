@@ -7,7 +7,9 @@ SELECT r.generation, r.slot, r.state, r.applied::text, r.wanted::text, s.slot_na
        coalesce(pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_receive_lsn() ELSE pg_current_wal_lsn() END, s.restart_lsn), 0)::bigint,
        ARRAY(SELECT p.pubname::text FROM pg_publication AS p WHERE p.pubname = 'headwater_replication' OR EXISTS (
          SELECT FROM headwater.captures AS k WHERE k.way = 'replication' AND p.pubname = 'headwater_capture_' || k.id
-           AND k.state IN ('backfilling', 'live') AND k.joined <= r.applied) ORDER BY 1)
+           AND k.state IN ('backfilling', 'live') AND k.joined <= r.applied) ORDER BY 1),
+       EXISTS (SELECT FROM headwater.captures AS k WHERE k.way = 'replication' AND k.state IN ('backfilling', 'live') AND k.joined <= r.applied
+               AND k.followed IS DISTINCT FROM r.generation)
 FROM headwater.replication AS r
 LEFT JOIN pg_replication_slots AS s ON s.slot_name = r.slot AND s.database = current_database() AND s.plugin = 'pgoutput'
 
@@ -58,6 +60,10 @@ SELECT headwater.unpublish_nothing()
 
 -- name: begin_slot
 SELECT headwater.begin_replication(%(slot)s, %(generation)s, %(lsn)s::pg_lsn)
+
+-- name: unneeded
+SELECT r.slot, r.generation FROM headwater.replication AS r
+WHERE NOT EXISTS (SELECT FROM headwater.captures AS k WHERE k.way = 'replication' AND k.state <> 'released')
 
 -- name: end_slot
 SELECT headwater.end_replication()

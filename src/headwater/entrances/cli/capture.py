@@ -112,6 +112,9 @@ async def resync(app: App, names: Sequence[str]) -> int:
         await begin_resync(operator, captured)
         await _backfill(app, operator, await find(operator, captured.name))
     if not names and not lost:
+        await close_slot(
+            operator, app.replication_url
+        )  # which a release that was killed may have left
         output.note("No capture is lost. Name one to compare it all the same.")
     return 0
 

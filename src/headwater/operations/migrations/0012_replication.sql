@@ -350,6 +350,6 @@ REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA headwater FROM PUBLIC;
 GRANT USAGE ON SEQUENCE headwater.replication_generation TO headwater_operator;
 GRANT EXECUTE ON FUNCTION headwater.move_replication, headwater.apply_replication, headwater.truncate_replication, headwater.describe_replication,
   headwater.lose_replication, headwater.follow_replication TO headwater_relay;
-GRANT EXECUTE ON FUNCTION headwater.want_replication, headwater.begin_replication, headwater.end_replication, headwater.publish_nothing,
+GRANT EXECUTE ON FUNCTION headwater.lose_replication, headwater.want_replication, headwater.begin_replication, headwater.end_replication, headwater.publish_nothing,
   headwater.unpublish_nothing TO headwater_operator;
 RESET ROLE;

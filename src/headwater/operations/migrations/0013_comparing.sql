@@ -206,7 +206,8 @@ BEGIN
   END IF;
   PERFORM FROM headwater.replication AS r FOR UPDATE;
   DELETE FROM headwater.replication_marks AS m WHERE m.capture = begin_comparison.id;
-  UPDATE headwater.captures AS k SET state = 'backfilling', comparing = true, backfilled_upto = NULL, backfilled_rows = 0, detail = NULL
+  UPDATE headwater.captures AS k SET state = 'backfilling', comparing = true, backfilled_upto = NULL, backfilled_rows = 0, detail = NULL,
+    followed = CASE WHEN k.state <> 'lost' THEN k.followed END  -- a reader passes over what is lost, and must ask anew
   WHERE k.id = begin_comparison.id AND k.state IN ('backfilling', 'live', 'lost');
 END
 $$;
