@@ -337,3 +337,52 @@ async def test_what_replication_cannot_tell_is_refused(shop18, prepare, options,
     with pytest.raises(errors.CaptureRefused, match=says):
         await shop18.capture(options=options)
     assert shop18.state() == []
+
+
+VALUES = {
+    "i2 smallint": ["-3"], "i8 bigint": ["9007199254740993"], "n numeric": ["1.50", "NaN", "-Infinity"], "m money": ["1234.5"],
+    "f4 real": ["1.1", "NaN"], "f8 double precision": ["1e308", "Infinity", "0.1"], "b boolean": ["t"], "u uuid": ["6f1c8a34-0000-4000-8000-000000000000"],
+    "tz timestamptz": ["2026-01-02 03:04:05.678+02", "infinity", "0044-03-15 00:00:00+00 BC"], "d date": ["2026-01-02", "-infinity"],
+    "ts timestamp": ["2026-01-02 03:04:05"], "t time": ["03:04:05"], "ttz timetz": ["03:04:05+02"], "iv interval": ["1 year -2 days 03:04:05"],
+    "tx text": ["", "a\\b\"c'\n€"], "vc varchar(5)": ["ab "], "ch char(5)": ["ab"], "nm name": ["x"], 'qc "char"': ["q"], "e shop.mood": ["sad"],
+    "de shop.feeling": ["ok"], "di shop.positive": ["7"], "ea shop.mood[]": ["{sad,NULL}"], "ia integer[]": ["{1,NULL,3}", "{{1,2},{3,4}}", "{}"],
+    "ta text[]": ['{"a,b",NULL,"c\\"d"}'], "dia shop.positive[]": ["{1,2}"], "za timestamptz[]": ['{"2026-01-02 03:04:05+02"}'], "jb jsonb": ['{"a": [1, null, "x"]}', "null"],
+    "j json": ['{"b":1,  "b":2}', '"\\u0000"'], "by bytea": ["\\x00ff10"], "ip inet": ["10.0.0.1/8"], "r int4range": ["[1,5)"], "zr tstzrange": ["[2026-01-01 00:00+02,)"],
+    "p point": ["(1.5,2)"], "bt bit(5)": ["10101"], "vb varbit": ["101"], "tv tsvector": ["a fat cat"], "co shop.pair": ['(1,"a b")'], "ca shop.pair[]": ['{"(1,x)"}'],
+}  # fmt: skip
+
+
+async def test_values_are_the_same_by_either_way(shop):
+    """A row's event says the same, whoever told it: a trigger, the slot, or a comparison."""
+    shop.run("CREATE TYPE mood AS ENUM ('sad', 'ok')")
+    shop.run("CREATE TYPE pair AS (a int, b text)")
+    shop.run("CREATE DOMAIN feeling AS shop.mood")
+    shop.run("CREATE DOMAIN positive AS int CHECK (value > 0)")
+    for table in ("a", "b"):
+        shop.run(f"CREATE TABLE {table} (id int PRIMARY KEY, {', '.join(VALUES)})")
+    names = [column.split()[0] for column in VALUES]
+    longest = max(len(values) for values in VALUES.values())
+    rows = [[values[n % len(values)] for values in VALUES.values()] for n in range(longest)]
+
+    def insert(first):
+        for table in ("a", "b"):
+            for n, row in enumerate([*rows, [None] * len(names)]):
+                columns = f"INSERT INTO {table} (id, {', '.join(names)}) VALUES ({first + n}, {', '.join(['%s'] * len(names))})"
+                shop.run(columns, row)
+
+    insert(100)
+    async with shop.reading():
+        await Shop.capture(shop, "shop.a")
+        await shop.capture("shop.b")
+        insert(0)
+        await shop.until_read()
+    told = {}
+    for stream, _, _, data, metadata, *_ in shop.log():
+        table, key = stream.split("/")
+        told.setdefault(key, {})[table] = (data, metadata.get("exact"))
+    assert len(told) == 2 * (longest + 1)
+    for key, by in told.items():
+        (a, exact_a), (b, exact_b) = by["shop-a"], by["shop-b"]
+        assert {name: (a[name], b[name]) for name in a if a[name] != b[name]} == {}, key
+        assert exact_a == exact_b, key
+    assert shop.misfits() == []

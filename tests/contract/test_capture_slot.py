@@ -13,7 +13,9 @@ import pytest
 
 from headwater import errors
 from headwater.capture import check_requirements, monitor
+from tests.support.captured import Shop
 from tests.support.replicated import ReplicatedShop
+from tests.support.web import api
 
 pytestmark = pytest.mark.postgres
 
@@ -155,3 +157,22 @@ async def test_a_backfill_killed_by_kill_9_goes_on(shop18, tmp_path, way):
     assert "goes on with the backfill" in await run(shop18, tmp_path, "capture", "shop.orders")
     assert len(shop18.log()) == 30000
     assert log_rows(shop18) == table_rows(shop18)
+
+
+async def test_http_tells_of_captures_and_their_slot_as_doctor_does(shop18):
+    async with shop18.reading():
+        await shop18.capture()
+    shop18.run("CREATE TABLE gone (id int PRIMARY KEY)")
+    shop18.run("CREATE TABLE quiet (id int PRIMARY KEY)")
+    for table in ("shop.gone", "shop.quiet"):
+        await Shop.capture(shop18, table)
+    shop18.run("ALTER TABLE quiet DISABLE TRIGGER USER")
+    shop18.run("DROP TABLE gone")
+    async with api(shop18.database, relay=False) as client:
+        findings = {f["check"]: f for f in (await client.get("/v1/doctor")).json()}
+        metrics = (await client.get("/metrics")).text
+    assert "is gone" in findings["capture shop.gone"]["finding"]
+    assert "are disabled" in findings["capture shop.quiet"]["finding"]
+    assert "headwater resync shop.quiet" in findings["capture shop.quiet"]["remedy"]
+    assert "replication" in findings
+    assert "headwater_replication_lost 0" in metrics

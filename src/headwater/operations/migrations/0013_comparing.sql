@@ -174,6 +174,32 @@ BEGIN
 END
 $$;
 
+-- The statement of the next step, for the table's owner to run; NULL when the backfill is over.
+-- The table's alias is no name of a column: up to here a table with a column `t` could not be backfilled.
+CREATE OR REPLACE FUNCTION headwater.begin_backfill(id int, max_rows int) RETURNS text
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  c headwater.captures;
+  key record;
+BEGIN
+  SELECT * INTO c FROM headwater.captures AS k WHERE k.id = begin_backfill.id FOR UPDATE;
+  IF c.state = 'backfilling' AND c.shape <> headwater.table_shape(c.relation) THEN
+    PERFORM headwater.reshape_capture(c.id, c.relation, 'INSERT');
+    SELECT * INTO c FROM headwater.captures AS k WHERE k.id = begin_backfill.id;
+  END IF;
+  IF c.state IS DISTINCT FROM 'backfilling' THEN
+    RETURN NULL;
+  END IF;
+  SELECT string_agg(format('hw_t.%I', a.attname), ', ' ORDER BY o.n) AS columns, string_agg(format('hw_t.%I::text', a.attname), ', ' ORDER BY o.n) AS texts,
+         string_agg(format('%L::%s', c.backfilled_upto[o.n], format_type(a.atttypid, a.atttypmod)), ', ' ORDER BY o.n) AS values INTO key
+  FROM unnest(c.key) WITH ORDINALITY AS o(number, n) JOIN pg_attribute AS a ON a.attrelid = c.relation AND a.attnum = o.number;
+  RETURN format('SELECT b.n, headwater_captures.%I(b.rows), b.last FROM (SELECT count(*) AS n, array_agg(r.hw_t ORDER BY r.n) AS rows, (array_agg(r.k::text ORDER BY r.n DESC))[1]::text[] AS last
+                 FROM (SELECT hw_t, ARRAY[%s] AS k, row_number() OVER (ORDER BY %s) AS n FROM %s AS hw_t%s ORDER BY %3$s LIMIT %6$s) AS r) AS b',
+    'existing_' || c.id, key.texts, key.columns, c.relation::regclass,
+    CASE WHEN c.backfilled_upto IS NULL THEN '' ELSE format(' WHERE (%s) > (%s)', key.columns, key.values) END, max_rows);
+END
+$$;
+
 -- Comparing ---------------------------------------------------------------------------------------
 -- A step reads rows of the table in one snapshot S, and appends what the log must be told in a later
 -- transaction, where it knows that the log has not moved past S for those rows:
