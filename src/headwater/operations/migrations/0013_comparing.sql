@@ -1,6 +1,33 @@
 -- Capturing by either way, capturing again, and bringing the log level with a table by comparing them.
 SET ROLE headwater_owner;
 
+-- A column's value as jsonb_build_object takes it, over the SQL expression `at`; `within` brings it
+-- within what its schema allows.
+CREATE OR REPLACE FUNCTION headwater.value_of(kind text, element text, at text, large int, within boolean) RETURNS text
+LANGUAGE sql IMMUTABLE AS $$
+  SELECT CASE
+    WHEN kind = 'array' THEN format(CASE WHEN large IS NULL THEN '' ELSE 'CASE WHEN pg_column_size(%1$s) > %2$s THEN ''[]'' ELSE ' END
+      || 'CASE WHEN %1$s IS NOT NULL THEN (SELECT coalesce(jsonb_agg(%3$s), ''[]'') FROM unnest(%4$s) AS u(x)) END' || CASE WHEN large IS NULL THEN '' ELSE ' END' END,
+      at, large, headwater.value_of(element, NULL, 'u.x', NULL, within),
+      -- Elements of a row type would come apart into their columns.
+      at || CASE WHEN element = 'other' THEN '::text[]' ELSE '' END)
+    WHEN within AND kind = 'float' THEN format('CASE WHEN abs(%1$s::float8) <= 1.7e308 THEN %1$s END', at)
+    WHEN within AND kind = 'moment' THEN format('CASE WHEN %1$s IS NOT NULL THEN least(greatest(%1$s, ''0001-01-01T00:00:00Z''::timestamptz), ''9999-12-31T23:59:59.999999Z''::timestamptz) END', at)
+    WHEN within AND kind = 'date' THEN format('CASE WHEN %1$s IS NOT NULL THEN least(greatest(%1$s, ''0001-01-01''::date), ''9999-12-31''::date) END', at)
+    WHEN large IS NOT NULL THEN format(CASE kind
+        WHEN 'json' THEN 'CASE WHEN pg_column_size(%1$s) > %2$s THEN to_jsonb(headwater.digest_of(%1$s::text)) ELSE %3$s END'
+        WHEN 'json_text' THEN 'CASE WHEN octet_length(%1$s::text) > %2$s THEN to_jsonb(headwater.digest_of(%1$s::text)) ELSE %3$s END'
+        WHEN 'bytes' THEN 'CASE WHEN octet_length(%1$s) > %2$s * 3 / 4 THEN ''sha256:'' || encode(sha256(%1$s), ''hex'') ELSE %3$s END'
+        ELSE 'CASE WHEN octet_length(%1$s::text) > %2$s THEN headwater.digest_of(%1$s::text) ELSE %3$s END' END,
+      at, large, headwater.value_of(kind, NULL, at, NULL, within))
+    WHEN kind = 'decimal' THEN at || '::numeric::text'
+    WHEN kind IN ('enum', 'text', 'other') THEN at || '::text'
+    WHEN kind = 'json' THEN at || '::jsonb'
+    WHEN kind = 'json_text' THEN format('headwater.json_of(%s)', at)
+    WHEN kind = 'bytes' THEN format('translate(encode(%s, ''base64''), E''\n'', '''')', at)
+    ELSE at END
+$$;
+
 -- Columns that hold the tenant of a row that is gone: by replication the slot must tell them.
 CREATE FUNCTION headwater.check_replicable(c headwater.captures) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
