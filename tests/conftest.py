@@ -74,7 +74,7 @@ def _serve(version: int, settings: dict[str, str]) -> Iterator[TestServer]:
                 )
             admin_url = postgres.url(server.template)
             asyncio.run(migrate(admin_url))
-            asyncio.run(create_login(admin_url, LOGIN, database_owner=True))
+            asyncio.run(create_login(admin_url, LOGIN, database_owner=True, replication=True))
             yield server
         finally:
             postgres.stop()
@@ -87,7 +87,9 @@ def _servers() -> Iterator[dict[int, TestServer]]:
     # Data that outlives no test needs no fsync; durability has tests of its own, on servers of
     # their own.
     for version in _versions():
-        service = _serve(version, {"fsync": "off", "shared_buffers": "128MB"})
+        service = _serve(
+            version, {"fsync": "off", "shared_buffers": "128MB", "wal_level": "logical"}
+        )
         services.append(service)
         running[version] = next(service)
     yield running
@@ -145,5 +147,5 @@ def _cloned(server: TestServer) -> Iterator[TestDatabase]:
 @pytest.fixture
 def own_server() -> Iterator[TestDatabase]:
     """A durable server of the test's own, which it may crash, with one migrated database."""
-    for server in _serve(18, {"shared_buffers": "64MB"}):
+    for server in _serve(18, {"shared_buffers": "64MB", "wal_level": "logical"}):
         yield TestDatabase(server, server.template)

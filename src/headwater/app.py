@@ -15,6 +15,7 @@ from typing import Any, Self, Unpack, cast, overload
 
 from psycopg import sql
 
+from headwater.capture.replication import Replication
 from headwater.commands import Accepted, Command, Decider, Over, Rejection
 from headwater.commands.deciding import Request
 from headwater.errors import (
@@ -339,9 +340,25 @@ class App:
         relay = Relay(running.database("headwater_relay"), targets)
         await relay.start()
         try:
-            yield relay
+            async with self.replicating():
+                yield relay
         finally:
             await relay.stop()
+
+    @asynccontextmanager
+    async def replicating(self) -> AsyncIterator[Replication]:
+        """Reads the slot of tables captured by replication, where there are any, until the end of the block."""
+        replication = self._open.replication()
+        await replication.start()
+        try:
+            yield replication
+        finally:
+            await replication.stop()
+
+    @property
+    def replication_url(self) -> str:
+        """The URL for the login that reads the slot of tables captured by replication."""
+        return self._open.replication_url
 
     def stored(self, view: str) -> StoredView:
         """A view in its store, for operations. Raises UnknownView."""

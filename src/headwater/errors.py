@@ -148,6 +148,12 @@ class TableBusy(CaptureRefused):
     code = "table_busy"
 
 
+class CaptureStopped(CaptureRefused):
+    """The capture stopped while its table was read."""
+
+    code = "capture_stopped"
+
+
 class UnknownCapture(HeadwaterError):
     """There is no such table or capture."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any, cast
 
+from headwater.capture.replication import Replication
 from headwater.commands import Deciding
 from headwater.log import Database, SharedCommits
 from headwater.operations.settings import Settings
@@ -72,6 +73,19 @@ class Running:
         for engine in self.engines.values():
             await engine.close()
         await self._server.close()
+
+    def replication(self) -> Replication:
+        """The reader of captures by replication."""
+        return Replication(
+            self.database("headwater_relay"),
+            self._server.replication_url,
+            self._settings.replication_max_wal_bytes,
+        )
+
+    @property
+    def replication_url(self) -> str:
+        """The URL for the login that reads the slot."""
+        return self._server.replication_url
 
     def database(self, role: str) -> Database:
         """A pool of connections in one role."""

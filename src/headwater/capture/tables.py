@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Literal
 
@@ -26,7 +27,8 @@ class CaptureOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     One of ``tenant``, ``tenant_column`` and ``session_tenant`` says whose the events are. Columns are
     named as in the table; ``renamed`` maps them to fields, ``personal`` to the column that names the
-    person. A personal column is left out until events can be sealed.
+    person. A personal column is left out until events can be sealed. ``again`` goes on with the streams
+    of a capture of that name that was released.
     """
 
     name: str | None = None
@@ -38,6 +40,8 @@ class CaptureOptions(msgspec.Struct, frozen=True, kw_only=True):
     renamed: dict[str, str] = {}
     personal: dict[str, str] = {}
     backfill: bool = True
+    way: Literal["triggers", "replication"] = "triggers"
+    again: bool = False
 
 
 class Captured(msgspec.Struct, frozen=True):
@@ -57,6 +61,7 @@ class Capture(msgspec.Struct, frozen=True):
     state: str
     schema_version: int
     tenant: str | None
+    way: str
     backfilled_rows: int
     detail: str | None
     captured_at: datetime
@@ -79,18 +84,18 @@ async def capture(operator: Database, table: str, options: CaptureOptions) -> Ca
     Raises CaptureRefused, AlreadyCaptured, UnknownCapture or TableBusy; then nothing is left behind.
     """
     parameters = {"table": table, "options": msgspec.json.encode(options).decode()}
-    row = await _briefly_locked(operator, "capture.capture", parameters, table)
+    row = await briefly_locked(operator, "capture.capture", parameters, table)
     return Captured(*row)
 
 
 async def release(operator: Database, name: str) -> str:
     """Drops a capture's triggers and functions; its events stay. ``name`` is the capture's or its table's."""
-    row = await _briefly_locked(operator, "capture.release", {"name": name}, name)
+    row = await briefly_locked(operator, "capture.release", {"name": name}, name)
     return str(row[0])
 
 
-async def _briefly_locked(
-    operator: Database, statement: str, parameters: dict[str, str], table: str
+async def briefly_locked(
+    operator: Database, statement: str, parameters: Mapping[str, object], table: str
 ) -> tuple[Any, ...]:
     for attempt in range(_ATTEMPTS):
         try:
@@ -131,22 +136,27 @@ async def problems(operator: Database) -> list[Problem]:
     found: list[Problem] = []
     async with operator.connection() as connection:
         cursor = await connection.execute(SQL["capture.problems"])
-        for name, was, state, detail, now, disabled, untriggered in await cursor.fetchall():
+        for name, was, state, detail, now, disabled, untriggered, unpublished in await cursor.fetchall():  # fmt: skip
             if now is None:
                 found.append(Problem(name, f"its table {was} is gone", f"headwater release {name}"))
             elif state == "broken":
-                remedy = (
-                    f"headwater release {name}, mend the table, and capture it under another name."
-                )
+                remedy = f"headwater release {name}, mend the table, and capture it again: --again, or under another name."
                 found.append(Problem(name, f"it has stopped: {detail}", remedy))
+            elif state == "lost":
+                finding = f"changes are lost since its slot is: {detail}"
+                found.append(Problem(name, finding, f"headwater resync {name}"))
+            elif unpublished:
+                finding = "its publication is gone or altered: changes are lost"
+                remedy = f"headwater release {name}, and headwater capture {now} --again."
+                found.append(Problem(name, finding, remedy))
             elif disabled:
                 tables = sorted({entry.split(" ")[0] for entry in disabled})
                 finding = f"its triggers on {', '.join(tables)} are disabled: changes are lost"
-                remedy = f"headwater release {name}, and capture it under another name."
+                remedy = f"ALTER TABLE ... ENABLE TRIGGER ..., then headwater resync {name}."
                 found.append(Problem(name, finding, remedy))
             elif untriggered:
                 finding = f"{', '.join(untriggered)} lacks its triggers: direct writes are lost"
-                remedy = f"headwater release {name}, and capture it under another name."
+                remedy = f"headwater release {name}, and headwater capture {now} --again."
                 found.append(Problem(name, finding, remedy))
             elif state == "backfilling":
                 finding = "its backfill is not finished"

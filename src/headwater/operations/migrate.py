@@ -76,8 +76,14 @@ async def migrate(admin_url: str) -> list[Migration]:
         return done
 
 
-async def create_login(admin_url: str, login: str, *, database_owner: bool = False) -> None:
-    """Creates a login that may take Headwater's three roles, and nothing else of its own."""
+async def create_login(
+    admin_url: str, login: str, *, database_owner: bool = False, replication: bool = False
+) -> None:
+    """Creates a login that may take Headwater's three roles, and nothing else of its own.
+
+    ``replication`` lets it read a replication slot. Such a login can read all that the server writes,
+    whatever the tables' policies say, where pg_hba.conf lets it.
+    """
     with translated():
         connection = await AsyncConnection.connect(admin_url, autocommit=True, connect_timeout=10)
     async with connection:
@@ -95,6 +101,10 @@ async def create_login(admin_url: str, login: str, *, database_owner: bool = Fal
                 sql.Identifier(login)
             )
         )
+        if replication:
+            await connection.execute(
+                sql.SQL("ALTER ROLE {} REPLICATION").format(sql.Identifier(login))
+            )
         if database_owner:
             database = sql.Identifier(connection.info.dbname)
             await connection.execute(

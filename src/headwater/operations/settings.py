@@ -59,6 +59,30 @@ class Settings:
             "Without one they know the log only.",
         },
     )
+    replication_url: str = field(
+        default="",
+        metadata={
+            "variable": "HEADWATER_REPLICATION_URL",
+            "about": "The same database for a login with REPLICATION, which reads the slot of tables captured "
+            "by replication. Empty: HEADWATER_DATABASE_URL.",
+        },
+    )
+    replication_max_wal_bytes: int = field(
+        default=16 * 2**30,
+        metadata={
+            "variable": "HEADWATER_REPLICATION_MAX_WAL_BYTES",
+            "about": "The most WAL that the slot may hold back: beyond it a relay drops the slot, and captures by "
+            "replication are lost until a resync. Postgres's own cap, max_slot_wal_keep_size, holds without a relay too.",
+        },
+    )
+    embedded_wal_level: str = field(
+        default="replica",
+        metadata={
+            "variable": "HEADWATER_EMBEDDED_WAL_LEVEL",
+            "about": "The embedded Postgres's wal_level: `replica`, or `logical` to capture tables by replication. "
+            "It is followed when that server starts.",
+        },
+    )
     pool_size: int = field(
         default=10,
         metadata={
@@ -111,13 +135,29 @@ def _check_url(variable: str, text: str) -> None:
         ) from error
 
 
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise SettingError(f"HEADWATER_POOL_SIZE is {text!r}.", hint="Use a whole number from 1.")
-    return int(text)
+def _positive(variable: str) -> Callable[[str], int]:
+    def convert(text: str) -> int:
+        if not text.isdigit() or int(text) < 1:
+            raise SettingError(f"{variable} is {text!r}.", hint="Use a whole number from 1.")
+        return int(text)
+
+    return convert
 
 
-_CONVERT: dict[str, Callable[[str], object]] = {"home": Path, "pool_size": _positive}
+def _wal_level(text: str) -> str:
+    if text not in {"replica", "logical"}:
+        raise SettingError(
+            f"HEADWATER_EMBEDDED_WAL_LEVEL is {text!r}.", hint="Use replica or logical."
+        )
+    return text
+
+
+_CONVERT: dict[str, Callable[[str], object]] = {
+    "home": Path,
+    "pool_size": _positive("HEADWATER_POOL_SIZE"),
+    "replication_max_wal_bytes": _positive("HEADWATER_REPLICATION_MAX_WAL_BYTES"),
+    "embedded_wal_level": _wal_level,
+}
 
 
 class Server:
@@ -129,7 +169,11 @@ class Server:
         self._settings = settings
         self._embedded: EmbeddedPostgres | None = None
         if not settings.database_url:
-            self._embedded = EmbeddedPostgres(settings.home / "postgres", on_progress=on_progress)
+            self._embedded = EmbeddedPostgres(
+                settings.home / "postgres",
+                settings={"wal_level": settings.embedded_wal_level},
+                on_progress=on_progress,
+            )
 
     @property
     def url(self) -> str:
@@ -137,6 +181,11 @@ class Server:
         if self._embedded is None:
             return self._settings.database_url
         return self._embedded.url(EMBEDDED_DATABASE, user=EMBEDDED_LOGIN)
+
+    @property
+    def replication_url(self) -> str:
+        """The URL for the login that reads the slot of tables captured by replication."""
+        return self._settings.replication_url or self.url
 
     @property
     def admin_url(self) -> str:
@@ -157,7 +206,10 @@ class Server:
         await asyncio.to_thread(self._embedded.start)
         await asyncio.to_thread(_ensure_database, self._embedded)
         await migrate(self.admin_url)
-        await create_login(self.admin_url, EMBEDDED_LOGIN, database_owner=True)
+        await create_login(
+            self.admin_url, EMBEDDED_LOGIN, database_owner=True,
+            replication=self._settings.embedded_wal_level == "logical",
+        )  # fmt: skip
 
     async def close(self) -> None:
         """Leaves the embedded server; the last to leave stops it."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from typing import Literal
 
 import click
 
@@ -11,8 +13,14 @@ from headwater.capture import (
     Captured,
     CaptureOptions,
     backfill,
+    begin_resync,
     captures,
+    check_requirements,
+    close_slot,
+    compare,
+    make_told,
     problems,
+    readiness,
     release,
 )
 from headwater.capture import capture as capture_table
@@ -41,6 +49,17 @@ from headwater.log.database import Database
     help="A personal column, and the column that names the person; left out for now.",
 )
 @click.option("--no-backfill", is_flag=True, help="Leave out the rows that exist.")
+@click.option(
+    "--by",
+    "way",
+    type=click.Choice(["triggers", "replication"]),
+    default="triggers",
+    show_default=True,
+    help="In the writer's transaction, or after it, by logical replication.",
+)
+@click.option(
+    "--again", is_flag=True, help="Go on with the streams of a capture that was released."
+)
 async def capture(
     app: App,
     table: str,
@@ -53,6 +72,8 @@ async def capture(
     rename: Sequence[str],
     personal: Sequence[str],
     no_backfill: bool,
+    way: Literal["triggers", "replication"],
+    again: bool,
 ) -> int:
     """Append an event for each change of TABLE's rows, and for each row that exists."""
     operator = app.database("headwater_operator")
@@ -67,11 +88,34 @@ async def capture(
         renamed=_pairs("--rename", rename),
         personal=_pairs("--personal", personal),
         backfill=not no_backfill,
+        way=way,
+        again=again,
     )
+    if way == "replication":
+        await check_requirements(operator, app.replication_url)
     captured = await _captured_or_unfinished(operator, table, options)
     for column in options.personal:
         output.note(f"{column} is personal: it is left out until events can be sealed")
-    await _backfill(operator, captured)
+    await _backfill(app, operator, captured)
+    return 0
+
+
+@command()
+@click.argument("names", nargs=-1, metavar="[TABLE]...")
+async def resync(app: App, names: Sequence[str]) -> int:
+    """Compare captured tables with the log, and append what it missed; default those that are lost."""
+    operator = app.database("headwater_operator")
+    await operator.open()
+    lost = [captured.name for captured in await captures(operator) if captured.state == "lost"]
+    for name in names or lost:
+        captured = await find(operator, name)
+        await begin_resync(operator, captured)
+        await _backfill(app, operator, await find(operator, captured.name))
+    if not names and not lost:
+        await close_slot(
+            operator, app.replication_url
+        )  # which a release that was killed may have left
+        output.note("No capture is lost. Name one to compare it all the same.")
     return 0
 
 
@@ -95,17 +139,25 @@ async def _captured_or_unfinished(
     return captured
 
 
-async def _backfill(operator: Database, captured: Captured) -> None:
+async def _backfill(app: App, operator: Database, captured: Captured) -> None:
     if captured.state != "backfilling":
         return
-    rows = 0
-    with output.progress_bar() as bar:
-        task = bar.add_task(captured.name, total=None)
-        async for progress in backfill(operator, captured):
-            rows = progress.rows
-            label = f"{captured.name} {progress.rows_per_second:,.0f} rows/s"
-            bar.update(task, completed=rows, total=max(progress.total, rows), description=label)
-    output.say(f"backfilled {rows:,} rows")
+    ready = await readiness(operator, captured.id)
+    async with AsyncExitStack() as reading:
+        if ready.way == "replication":
+            output.note("waiting for the transactions that are open now to end")
+            await make_told(operator, app.replication_url, captured.id)
+            # One reader at a time: this one reads where no relay does.
+            await reading.enter_async_context(app.replicating())
+        steps = compare if ready.compares else backfill
+        rows = 0
+        with output.progress_bar() as bar:
+            task = bar.add_task(captured.name, total=None)
+            async for progress in steps(operator, captured):
+                rows = progress.rows
+                label = f"{captured.name} {progress.rows_per_second:,.0f} rows/s"
+                bar.update(task, completed=rows, total=max(progress.total, rows), description=label)
+    output.say(f"{'compared' if ready.comparing else 'backfilled'} {rows:,} rows")
 
 
 def _pairs(option: str, values: Sequence[str]) -> dict[str, str]:
@@ -125,6 +177,7 @@ async def release_(app: App, name: str) -> int:
     operator = app.database("headwater_operator")
     await operator.open()
     output.say(f"released {await release(operator, name)}; its events stay in the log")
+    await close_slot(operator, app.replication_url)
     return 0
 
 
@@ -136,9 +189,9 @@ async def captures_(app: App, as_json: bool) -> int:
     await operator.open()
     found = await captures(operator)
     wrong = {problem.capture: problem for problem in await problems(operator)}
-    columns = ("capture", "table", "state", "version", "tenant", "backfilled", "problem")
+    columns = ("capture", "table", "by", "state", "version", "tenant", "backfilled", "problem")
     rows = [
-        (c.name, c.table, c.state, c.schema_version, c.tenant, c.backfilled_rows,
+        (c.name, c.table, c.way, c.state, c.schema_version, c.tenant, c.backfilled_rows,
          wrong[c.name].finding if c.name in wrong else None)
         for c in found
     ]  # fmt: skip

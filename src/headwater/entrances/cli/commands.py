@@ -14,17 +14,17 @@ import msgspec
 import psycopg
 
 from headwater.app import App
-from headwater.capture import problems
 from headwater.entrances.cli import output
 from headwater.entrances.cli.http import DEFAULT_ADDRESS, run_loop, serving_http
 from headwater.entrances.cli.main import _run, cli, command, load_app
+from headwater.entrances.examined import examined
 from headwater.errors import HeadwaterError, InvalidEvent
 from headwater.log.database import SQL as LOG
 from headwater.log.database import Database
 from headwater.log.reading import safe_position
 from headwater.log.tasks import ended
 from headwater.log.ticker import Ticker
-from headwater.operations.health import Finding, ViewRow, examine, view_rows
+from headwater.operations.health import ViewRow, view_rows
 from headwater.operations.migrate import admit_application, create_login, migrate
 
 _REPORT_SECONDS = 5
@@ -42,15 +42,24 @@ tenant_option = click.option("--tenant", help="The tenant; default the app's onl
     metavar="LOGIN",
     help="Also let this existing login, the application's own, append in its own transactions.",
 )
+@click.option(
+    "--replication",
+    is_flag=True,
+    help="The login of --login may read a replication slot: for tables captured by replication.",
+)
 @click.pass_context
-def init(context: click.Context, login: str | None, application: str | None) -> None:
+def init(
+    context: click.Context, login: str | None, application: str | None, replication: bool
+) -> None:
     """Create or upgrade the schema and its roles; register the app's events, create its views."""
     import sys
 
-    sys.exit(_run(lambda: _init(context.find_root().obj, login, application)))
+    sys.exit(_run(lambda: _init(context.find_root().obj, login, application, replication)))
 
 
-async def _init(app_path: str | None, login: str | None, application: str | None) -> int:
+async def _init(
+    app_path: str | None, login: str | None, application: str | None, replication: bool
+) -> int:
     app = load_app(app_path, needed=False)
     server = app.settings.server(output.note)
     await server.open()
@@ -61,7 +70,9 @@ async def _init(app_path: str | None, login: str | None, application: str | None
         if not done:
             output.say("the schema is up to date")
         if login is not None:
-            await create_login(server.admin_url, login, database_owner=True)
+            await create_login(
+                server.admin_url, login, database_owner=True, replication=replication
+            )
             output.say(
                 f"login {login}: may take headwater_app, headwater_relay and headwater_operator"
             )
@@ -288,11 +299,7 @@ async def doctor(app: App, as_json: bool) -> int:
     """Examine the installation; exit code 1 where something needs attention."""
     operator = app.database("headwater_operator")
     await operator.open()
-    findings = await examine(operator, {name: app.stored(name) for name in app.views})
-    findings += [
-        Finding("warn", f"capture {problem.capture}", problem.finding, problem.remedy)
-        for problem in await problems(operator)
-    ]
+    findings = await examined(app)
     if as_json:
         output.json([msgspec.structs.asdict(finding) for finding in findings])
     else:

@@ -11,6 +11,7 @@ from headwater.app import App
 from headwater.entrances.cli import output
 from headwater.entrances.cli.commands import json_option
 from headwater.entrances.cli.main import cli, command
+from headwater.entrances.examined import slot_metrics
 from headwater.errors import HeadwaterError, UnknownView
 from headwater.operations.health import metrics_text, view_rows
 
@@ -50,6 +51,8 @@ async def metrics(app: App) -> int:
     operator = app.database("headwater_operator")
     await operator.open()
     output.say(await metrics_text(operator))
+    if text := await slot_metrics(app):
+        output.say(text)
     return 0
 
 

@@ -6,10 +6,11 @@ import msgspec
 import psycopg
 from starlette.responses import Response
 
+from headwater.entrances.examined import examined, slot_metrics
 from headwater.entrances.http.access import SQL
 from headwater.entrances.http.routes import Call
 from headwater.errors import HeadwaterError
-from headwater.operations.health import examine, metrics_text
+from headwater.operations.health import metrics_text
 from headwater.operations.migrate import migrations
 
 
@@ -67,6 +68,7 @@ async def metrics(call: Call) -> Response:
     """GET /metrics: those of the log, and this process's own."""
     service = call.service
     lines = [await metrics_text(service.app.database("headwater_operator"))]
+    lines += [text for text in [await slot_metrics(service.app)] if text]
     lines.append("# HELP headwater_http_requests_total Requests answered, by operation and status.")
     lines.append("# TYPE headwater_http_requests_total counter")
     lines.extend(
@@ -90,7 +92,4 @@ async def metrics(call: Call) -> Response:
 async def doctor(call: Call) -> Response:
     """GET /v1/doctor."""
     app = call.service.app
-    findings = await examine(
-        app.database("headwater_operator"), {name: app.stored(name) for name in app.views}
-    )
-    return Response(_encode(findings), 200, _NO_STORE, "application/json")
+    return Response(_encode(await examined(app)), 200, _NO_STORE, "application/json")

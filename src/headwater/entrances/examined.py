@@ -1,0 +1,79 @@
+"""The doctor's findings, for every entrance: of the log, its views and its captures."""
+
+from __future__ import annotations
+
+from headwater.app import App
+from headwater.capture import Monitor, monitor, problems
+from headwater.operations.health import Finding, examine
+
+_BEHIND_BYTES = 256 * 2**20
+_SILENT_SECONDS = 60
+
+
+async def examined(app: App) -> list[Finding]:
+    """What an examination of the installation finds."""
+    operator = app.database("headwater_operator")
+    findings = await examine(operator, {name: app.stored(name) for name in app.views})
+    findings += [
+        Finding("warn", f"capture {problem.capture}", problem.finding, problem.remedy)
+        for problem in await problems(operator)
+    ]
+    if (slot := await monitor(operator)) is not None:
+        findings += _of_slot(slot, app.settings.replication_max_wal_bytes)
+    return findings
+
+
+def _of_slot(slot: Monitor, max_wal_bytes: int) -> list[Finding]:
+    what = (
+        f"{slot.slot} holds back {slot.retained_bytes:,} bytes of WAL, "
+        f"{slot.behind_bytes:,} bytes behind, wal_status {slot.wal_status}"
+    )
+    findings = []
+    if slot.state == "lost" or slot.wal_status in {"lost", "gone"}:
+        lost = f"the slot is lost: {slot.detail or slot.wal_status}"
+        findings.append(Finding("fail", "replication", lost, "Run headwater resync."))
+    elif not slot.read:
+        unread = f"nobody reads the slot: {what}"
+        findings.append(
+            Finding("warn", "replication", unread, "Run headwater up; its log says why it cannot.")
+        )
+    elif slot.wal_status == "unreserved" or slot.retained_bytes > max_wal_bytes / 2:
+        near = f"the slot is about to be lost: {what}"
+        findings.append(
+            Finding("fail", "replication", near, "Find what slows the relay, or raise the caps.")
+        )
+    elif slot.behind_bytes > _BEHIND_BYTES or slot.idle_seconds > _SILENT_SECONDS:
+        findings.append(
+            Finding(
+                "warn", "replication", f"the reader is behind: {what}", "The relay's log says why."
+            )
+        )
+    else:
+        findings.append(Finding("ok", "replication", what))
+    if slot.keep_megabytes < 0:
+        findings.append(
+            Finding(
+                "warn",
+                "replication",
+                "max_slot_wal_keep_size is -1: without a relay the slot may fill the disk",
+                "ALTER SYSTEM SET max_slot_wal_keep_size = '32GB'; SELECT pg_reload_conf().",
+            )
+        )
+    return findings
+
+
+async def slot_metrics(app: App) -> str:
+    """Metrics of the replication slot in Prometheus's text format; empty where there is none."""
+    slot = await monitor(app.database("headwater_operator"))
+    if slot is None:
+        return ""
+    samples = {
+        "replication_retained_bytes": ("WAL that the slot holds back.", slot.retained_bytes),
+        "replication_behind_bytes": ("WAL that the reader has not read.", slot.behind_bytes),
+        "replication_read": ("Whether a reader follows the slot.", int(slot.read)),
+        "replication_lost": ("Whether the slot is lost.", int(slot.state == "lost")),
+    }
+    return "\n".join(
+        f"# HELP headwater_{name} {about}\n# TYPE headwater_{name} gauge\nheadwater_{name} {value}"
+        for name, (about, value) in samples.items()
+    )
