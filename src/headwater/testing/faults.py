@@ -19,14 +19,6 @@ FOLD_POINTS = (
     "after apply",
     "after move",
 )
-FEED_POINTS = (
-    "after plan",
-    "after put",
-    "before put_new",
-    "after put_new",
-    "after put_pointer",
-    "after move",
-)
 REPLAY_POINTS = ("before redo", "after redo", "after unpark")
 
 
@@ -52,16 +44,16 @@ def die_at(view: Any, point: str, *, at_call: int = 1) -> None:
 
 
 def _step(view: Any, step: str) -> tuple[Any, str]:
-    storage = getattr(view, "storage", None) or view.documents
-    if step.startswith("put"):
-        return storage._engine, step  # noqa: SLF001 - a double goes where it must
-    return {
+    """What takes a step, and its method: the view, its record, its storage or the storage's engine."""
+    storage = getattr(view, "batches", None) or getattr(view, "storage", None) or view.documents
+    known = {
         "plan": (view.record, "plan"),
         "read": (view, "_read"),
         "load": (view, "_stored"),
         "aside": (view.record, "record_aside"),
-        "apply": (storage, "apply"),
-        "redo": (storage, "redo"),
         "unpark": (view.record, "unpark"),
         "move": (view.record, "at_once"),
-    }[step]
+    }
+    if step in known:
+        return known[step]
+    return (storage, step) if hasattr(storage, step) else (storage._engine, step)  # noqa: SLF001
