@@ -45,7 +45,8 @@ def die_at(view: Any, point: str, *, at_call: int = 1) -> None:
 
 def _step(view: Any, step: str) -> tuple[Any, str]:
     """What takes a step, and its method: the view, its record, its storage or the storage's engine."""
-    storage = getattr(view, "batches", None) or getattr(view, "storage", None) or view.documents
+    kept_as = ("batches", "storage", "documents")
+    storage = next((s for name in kept_as if (s := getattr(view, name, None))), None)
     known = {
         "plan": (view.record, "plan"),
         "read": (view, "_read"),
@@ -56,4 +57,5 @@ def _step(view: Any, step: str) -> tuple[Any, str]:
     }
     if step in known:
         return known[step]
-    return (storage, step) if hasattr(storage, step) else (storage._engine, step)  # noqa: SLF001
+    owner: Any = storage
+    return (owner, step) if hasattr(owner, step) else (owner._engine, step)  # noqa: SLF001

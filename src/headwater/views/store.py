@@ -339,6 +339,10 @@ class TableShape:
 class OutsideTables(OutsideBatches, Protocol):
     """SQL views outside the log's database. The rows of a batch are its groups' values, not yet grouped."""
 
+    def check(self, shape: TableShape) -> None:
+        """Raises ViewDefinitionError for what would not mean here what it means in Postgres."""
+        ...
+
     async def prepare(self, place: Place, shape: TableShape) -> None:
         """Makes room for a view of this shape."""
         ...

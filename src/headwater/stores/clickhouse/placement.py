@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from headwater.errors import StoreRefused
+from headwater.errors import StoreRefused, StoreUnavailable
 
 # Fixed, whatever TMPDIR says: processes that share a folder have to agree. The path of a socket has
 # 107 bytes at most, so the socket is not in the folder itself.
@@ -56,10 +56,15 @@ class Placement:
             self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.socket.parent.mkdir(mode=0o700, exist_ok=True)
             found = self.socket.parent.lstat()
-        except OSError as error:
+        except PermissionError as error:
             raise StoreRefused(
                 f"The folder {self.home} cannot be used: {error}.",
                 hint="Name a folder that this user may create and write.",
+            ) from error
+        except OSError as error:
+            raise StoreUnavailable(
+                f"The folder {self.home} cannot be used now: {error}.",
+                hint="Its views go on by themselves once it can.",
             ) from error
         is_private = stat.S_IMODE(found.st_mode) == 0o700 and found.st_uid == os.geteuid()
         if not stat.S_ISDIR(found.st_mode) or not is_private:

@@ -28,6 +28,10 @@ class ClickHouseTables(ClickHouseBatches):
 
     # Room ----------------------------------------------------------------------------------------
 
+    def check(self, shape: TableShape) -> None:
+        """Refuses what would not mean the same in ClickHouse. Raises ViewDefinitionError."""
+        check(shape)
+
     async def prepare(self, place: Place, shape: TableShape) -> None:
         """Creates the inbox, the table of groups, the view between them and the ones that readers use."""
         engine = self._engine

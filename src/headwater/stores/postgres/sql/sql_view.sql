@@ -153,3 +153,19 @@ CASE WHEN count({column}) OVER same_group = 2
 
 -- name: read_one
 SELECT {outputs} FROM {view} WHERE {condition}
+
+-- name: values
+COPY (SELECT {selected}
+  FROM {source}{where}) TO STDOUT (FORMAT csv)
+
+-- name: create_compared
+CREATE TEMPORARY TABLE {table} ({columns})
+
+-- name: fill_compared
+COPY {table} FROM STDIN (FORMAT csv, NULL '\N')
+
+-- name: newest_compared
+SELECT coalesce(max(headwater_upto), 0) FROM {table}
+
+-- name: drop_compared
+DROP TABLE IF EXISTS {table}
