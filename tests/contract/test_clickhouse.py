@@ -80,7 +80,9 @@ class ClickHouseGround(Embedded, FeedGround):
                 f"SELECT * FROM {where} WHERE position > {file.after} AND position <= {file.upto} "
                 "ORDER BY position"
             )
-            tables.setdefault(file.type, []).extend(dict(zip(names, row, strict=True)) for row in rows)
+            tables.setdefault(file.type, []).extend(
+                dict(zip(names, row, strict=True)) for row in rows
+            )
         return tables
 
     async def tamper(self, app):
@@ -252,7 +254,7 @@ async def test_a_value_that_would_not_fit_is_parked(feeds):
     async with feeds.app() as app, app.transaction() as tx:
         await tx.connection.execute(
             "SELECT headwater.append('contract/1', 'contract.placed', "
-            """'{"order": 1, "keyed": "k", "total": "1e-39"}')"""
+            """('{"order": 1, "keyed": "k", "total": "0.' || repeat('0', 38) || '1"}')::jsonb)"""
         )
     async with feeds.app() as app:
         await fill(app, 20)
@@ -288,7 +290,7 @@ def test_one_owner_serves_all_and_a_killed_one_is_replaced(tmp_path):
 
 
 async def test_an_owner_that_nobody_asks_ends(tmp_path):
-    engine = ClickHouse("analytics", idle_seconds=0.1).engine(f"chdb://{tmp_path}/idle")
+    engine = ClickHouse("analytics", idle_seconds=1).engine(f"chdb://{tmp_path}/idle")
     assert await engine.query("SELECT 1") == [(1,)]
     owner = psutil.Process(owner_of(tmp_path / "idle"))
     owner.wait(20)
@@ -315,10 +317,22 @@ def test_a_cluster_is_declared_in_every_statement():
 @pytest.mark.parametrize(
     ("sql", "match"),
     [
-        ("SELECT keyed, max(text) AS most FROM contract.placed GROUP BY keyed", "does not order text"),
-        ("SELECT ratio AS keyed, count(*) AS n FROM contract.placed GROUP BY ratio", "does not group by"),
-        ("SELECT keyed, sum(total)::bigint AS n FROM contract.placed GROUP BY keyed", "is cast from"),
-        ("SELECT keyed, count(DISTINCT ratio) AS n FROM contract.placed GROUP BY keyed", "tell values"),
+        (
+            "SELECT keyed, max(text) AS most FROM contract.placed GROUP BY keyed",
+            "does not order text",
+        ),
+        (
+            "SELECT ratio AS keyed, count(*) AS n FROM contract.placed GROUP BY ratio",
+            "does not group by",
+        ),
+        (
+            "SELECT keyed, sum(total)::bigint AS n FROM contract.placed GROUP BY keyed",
+            "is cast from",
+        ),
+        (
+            "SELECT keyed, count(DISTINCT ratio) AS n FROM contract.placed GROUP BY keyed",
+            "tell values",
+        ),
     ],
 )
 async def test_what_would_mean_something_else_is_refused(tables, sql, match):
@@ -343,7 +357,9 @@ def test_what_is_not_offered_is_refused_when_the_app_is_built():
             clickhouse_store().engine(url)
 
 
-@pytest.mark.parametrize(("package", "extra"), [("clickhouse_connect", "clickhouse"), ("chdb", "chdb")])
+@pytest.mark.parametrize(
+    ("package", "extra"), [("clickhouse_connect", "clickhouse"), ("chdb", "chdb")]
+)
 def test_a_missing_extra_is_named(package, extra, tmp_path):
     code = (
         f"import sys; sys.modules['{package}'] = None\n"
@@ -356,9 +372,11 @@ def test_a_missing_extra_is_named(package, extra, tmp_path):
     assert f"pip install 'headwater[{extra}]'" in said.stdout
 
 
-@pytest.mark.parametrize(("version", "refused"), [("24.3.1.5", True), ("25.8.1", False), ("26.9.2.1", False)])
+@pytest.mark.parametrize(
+    ("version", "refused"), [("24.3.1.5", True), ("25.8.1", False), ("26.9.2.1", False)]
+)
 def test_a_server_that_is_too_old_is_refused(version, refused):
-    with pytest.raises(StoreRefused, match="25.8") if refused else nullcontext():
+    with pytest.raises(StoreRefused, match=r"25\.8") if refused else nullcontext():
         refuse("analytics", version)
 
 

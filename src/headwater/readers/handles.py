@@ -42,7 +42,6 @@ class Installation(Protocol):
         """Folds' documents in another store."""
         ...
 
-
     def tables(self, store: Store) -> OutsideTables:
         """SQL views in another store."""
         ...

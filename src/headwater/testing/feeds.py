@@ -28,6 +28,9 @@ from headwater.testing.stores import Ground, fill
 from headwater.views import Verification
 from headwater.views.store import Store
 
+_EASILY_LOST = (" ", " x ", "\t", "\\N", "NULL", "'q'", "'q", '"', '""', ",", "\\.", "nan")
+"""Texts that a careless CSV gives back as others, or as nothing."""
+
 Rows = dict[str, list[dict[str, Any]]]
 
 
@@ -125,8 +128,9 @@ class FeedStoreContract:
         async with ground.app() as app:
             await app.append(placed, Placed(2, "", Decimal(-1), None, -(2**63)))
             await app.append(Placed(3, "k", Decimal(1), ""), tenant="its-x")
+            await app.append(*(Placed(4, text, Decimal(1), text) for text in _EASILY_LOST))
             await driven(app, 1)
-            first, second, third = (await ground.read(app))["contract.placed"]
+            first, second, third, *rest = (await ground.read(app))["contract.placed"]
         assert (Decimal(first["total"]), first["text"]) == (placed.total, placed.text)
         assert (first["count"], first["ratio"]) == (placed.count, 0.1)
         assert (first["at"], first["day"]) == (placed.at, placed.day)
@@ -135,6 +139,7 @@ class FeedStoreContract:
         assert msgspec.json.decode(first["notes"]) == placed.notes
         assert (second["keyed"], second["text"], second["at"]) == ("", None, None)
         assert second["count"] == -(2**63)
+        assert [row["text"] for row in rest] == [row["keyed"] for row in rest] == list(_EASILY_LOST)
         assert (third["text"], third["tenant"], third["stream"]) == ("", "its-x", "contract/3")
 
     async def test_no_reader_sees_half_a_batch(self, ground: FeedGround) -> None:

@@ -348,7 +348,12 @@ class OutsideTables(OutsideBatches, Protocol):
         ...
 
     async def read(
-        self, place: Place, tenant: str, outputs: Sequence[str], key: Mapping[str, object], limit: int
+        self,
+        place: Place,
+        tenant: str,
+        outputs: Sequence[str],
+        key: Mapping[str, object],
+        limit: int,
     ) -> tuple[int, list[Sequence[Any]]]:
         """The checkpoint, and rows at least as new: of a key, or of all in the order of ``key``'s names.
 
@@ -359,7 +364,7 @@ class OutsideTables(OutsideBatches, Protocol):
     async def export(self, place: Place, shape: TableShape) -> tuple[int, bytes]:
         """The checkpoint, and groups at least as new.
 
-        They are CSV: keys, states, and the end of the newest batch in the group; NULL is ``\\N``.
+        They are CSV: keys, states, and the end of the newest batch in the group; NULL is a backslash and N.
         """
         ...
 

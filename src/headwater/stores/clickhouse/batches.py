@@ -73,7 +73,7 @@ class ClickHouseBatches(ABC):
                 statement("checkpoints.tables"), {"database": engine.database, "prefix": prefix}
             )
             # What feeds a table goes before it.
-            for (name,) in sorted(found, reverse=True):
+            for name in sorted((row[0] for row in found), reverse=True):
                 await engine.run(
                     statement(
                         "checkpoints.drop",
@@ -156,9 +156,7 @@ class ClickHouseBatches(ABC):
         )  # fmt: skip
         await engine.run(
             text,
-            self._guarded(hold, step)
-            | _last(step.last)
-            | {"upto": step.upto, "epoch": hold.epoch},
+            self._guarded(hold, step) | _last(step.last) | {"upto": step.upto, "epoch": hold.epoch},
         )
 
     def _guarded(self, hold: Hold, step: RowsStep) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import socket
 import subprocess
 import sys
 import threading
@@ -28,10 +29,16 @@ class Embedded:
         self._idle_seconds = idle_seconds
         self._starting = threading.Lock()
 
-    @property
-    def socket(self) -> str:
-        """Where the owner listens."""
-        return str(self.placement.socket)
+    def connect(self, timeout_seconds: float) -> socket.socket:
+        """A connection to the owner; to the next one where it has just ended."""
+        connection = socket.socket(socket.AF_UNIX)
+        connection.settimeout(timeout_seconds)
+        try:
+            connection.connect(str(self.placement.socket))
+        except OSError:
+            self.ensure()
+            connection.connect(str(self.placement.socket))
+        return connection
 
     def ensure(self) -> None:
         """Returns once an owner answers. Raises StoreUnavailable and StoreRefused."""

@@ -106,7 +106,9 @@ class ClickHouseEngine:
 
     def kind(self, engine: str, arguments: str = "") -> str:
         """A MergeTree, replicated where a cluster is declared."""
-        return f"Replicated{engine}({arguments})" if self.store.cluster else f"{engine}({arguments})"
+        return (
+            f"Replicated{engine}({arguments})" if self.store.cluster else f"{engine}({arguments})"
+        )
 
     @property
     def layout(self) -> str:
@@ -124,6 +126,11 @@ class ClickHouseEngine:
             "min_insert_block_size_bytes": "0",
             "max_partitions_per_insert_block": "1",
             "materialized_views_ignore_errors": "0",
+            # As Postgres writes it: NULL is empty, texts are taken as they are.
+            "format_csv_null_representation": "''",
+            "format_csv_allow_single_quotes": "0",
+            "input_format_csv_trim_whitespaces": "0",
+            "input_format_csv_empty_as_default": "1",
         }
         if token is not None:
             settings["insert_deduplicate"] = "1"
@@ -154,7 +161,9 @@ class ClickHouseEngine:
         """Runs a statement that answers nothing. Raises LeaseLost, StoreRefused and StoreUnavailable."""
         await self._call(lambda c: c.command(text, dict(parameters or {}), data=data))
 
-    async def query(self, text: str, parameters: Mapping[str, Any] | None = None) -> list[Sequence[Any]]:
+    async def query(
+        self, text: str, parameters: Mapping[str, Any] | None = None
+    ) -> list[Sequence[Any]]:
         """The rows of a SELECT, as Python's values."""
         found: Any = await self._call(lambda c: c.query(text, dict(parameters or {})).result_rows)
         return list(found)
@@ -184,7 +193,7 @@ class ClickHouseEngine:
             if self._client is None:
                 client = self._connect(
                     **self._options,
-                    pool_mgr=_private(self._embedded.socket) if self._embedded else None,
+                    pool_mgr=_private(self._embedded) if self._embedded else None,
                     autogenerate_session_id=False, compress=False, tz_mode="aware",
                     send_receive_timeout=_TIMEOUT_SECONDS,
                 )  # fmt: skip
@@ -242,17 +251,14 @@ def refuse(name: str, version: str) -> None:
         )
 
 
-def _private(path: str) -> Any:
-    """A pool of connections to a unix socket."""
+def _private(embedded: Embedded) -> Any:
+    """A pool of connections to an owner's socket."""
     from urllib3 import HTTPConnectionPool, PoolManager
     from urllib3.connection import HTTPConnection
 
     class Connection(HTTPConnection):
         def _new_conn(self) -> socket.socket:
-            connection = socket.socket(socket.AF_UNIX)
-            connection.settimeout(_TIMEOUT_SECONDS)
-            connection.connect(path)
-            return connection
+            return embedded.connect(_TIMEOUT_SECONDS)
 
     class Pool(HTTPConnectionPool):
         ConnectionCls = Connection

@@ -42,12 +42,13 @@ class Engine:
     """chDB, one statement at a time."""
 
     def __init__(self, placement: Placement) -> None:
-        from chdb.session import Session  # type: ignore[import-untyped,unused-ignore]
+        from chdb.session import Session
 
         placement.data.mkdir(mode=0o700, exist_ok=True)
         self._body = placement.socket.parent / "body"
         self._turn = threading.Lock()
-        self._session: Any = Session(str(placement.data))
+        opened: Any = Session
+        self._session: Any = opened(str(placement.data))
 
     def close(self) -> None:
         """Lets go of the data."""
@@ -101,7 +102,9 @@ class Engine:
         form = _FORMAT.search(statement)
         called = _INPUT.search(statement)
         if form is None or called is None:
-            raise Refused("Code: 62. Data comes with INSERT ... SELECT ... FROM input(...) FORMAT only.")
+            raise Refused(
+                "Code: 62. Data comes with INSERT ... SELECT ... FROM input(...) FORMAT only."
+            )
         try:
             self._body.write_bytes(body)
             source = f"file('{self._body}', '{form[1]}', "
@@ -129,11 +132,13 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(200, b"Ok.\n")
             return
         parameters = dict(parse_qsl(parts.query, keep_blank_values=True))
-        with self.server.working():
-            try:
-                self._answer(200, self.server.engine.run(parameters, body))
-            except Refused as error:
-                self._refuse(str(error))
+        try:
+            with self.server.working():
+                answer = self.server.engine.run(parameters, body)
+        except Refused as error:
+            self._refuse(str(error))
+        else:
+            self._answer(200, answer)
 
     def _read(self) -> bytes:
         if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
@@ -176,13 +181,16 @@ class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
         self._count = threading.Lock()
         self._ended = threading.Event()
         self.engine = Engine(placement)
-        placement.socket.unlink(missing_ok=True)
+        self._path = placement.socket
+        self._path.unlink(missing_ok=True)
         super().__init__(str(placement.socket), _Handler)
 
     @contextmanager
     def working(self) -> Iterator[None]:
-        """Counts a request, so that the owner does not end below it."""
+        """Counts a request, so that the owner does not end below it. Raises Refused once it ends."""
         with self._count:
+            if self._ended.is_set():
+                raise Refused("Code: 209. The owner of the engine has ended; ask again.")
             self._at_work += 1
         try:
             yield
@@ -192,14 +200,16 @@ class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
                 self._asked = time.monotonic()
 
     def service_actions(self) -> None:
-        """Ends once nobody has asked for a while."""
+        """Ends once nobody has asked for a while; whoever came in before the socket went is served."""
         with self._count:
             idle = self._at_work == 0 and time.monotonic() - self._asked > self._idle_seconds
-        if idle and not self._ended.is_set():
-            self._ended.set()
-            threading.Thread(target=self.shutdown, daemon=True).start()
+            if idle and not self._path.exists() and not self._ended.is_set():
+                self._ended.set()
+                threading.Thread(target=self.shutdown, daemon=True).start()
+        if idle:
+            self._path.unlink(missing_ok=True)  # others start the next owner; look once more
 
-    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - the base's
+    def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that went away is no error of ours."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handle_error(request, client_address)
@@ -218,7 +228,6 @@ def own(folder: str, idle_seconds: float) -> None:
         server.serve_forever(poll_interval=0.2)
     finally:
         # In this order: nobody new comes in, the data is whole, the next owner may begin.
-        placement.socket.unlink(missing_ok=True)
         server.server_close()
         server.engine.close()
         os.close(lock)

@@ -119,9 +119,7 @@ class ClickHouseRows(ClickHouseBatches):
                 "rows.files", table=quoted(engine.database, name), size=_CHUNK,
                 reading=engine.reading,
             )  # fmt: skip
-            counted = await engine.query(
-                text, {"after": self.first(), "upto": max(position, 0)}
-            )
+            counted = await engine.query(text, {"after": self.first(), "upto": max(position, 0)})
             files += [
                 _file(name.removeprefix(prefix), block, chunk, rows, position)
                 for block, chunk, rows in counted
@@ -136,7 +134,9 @@ class ClickHouseRows(ClickHouseBatches):
         await engine.run(statement("rows.create_scratch", scratch=scratch, table=table))
         try:
             if part.data:
-                await engine.run(self._fill(scratch, [kept(c) for c in part.columns]), None, part.data)
+                await engine.run(
+                    self._fill(scratch, [kept(c) for c in part.columns]), None, part.data
+                )
             hashes = [
                 await engine.query(
                     statement("rows.hashes", table=each, reading=""),

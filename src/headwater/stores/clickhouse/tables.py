@@ -1,7 +1,6 @@
-"""SQL views in ClickHouse: the values of a batch go into a table that keeps nothing, and a materialized view
-brings them together in a table of aggregate states.
+"""SQL views in ClickHouse: a materialized view brings the values of each batch together.
 
-The values are evaluated by Postgres as the batch is read, by the expressions as they were written. A batch
+They go into a table that keeps nothing, and from there into a table of aggregate states. The values are evaluated by Postgres as the batch is read, by the expressions as they were written. A batch
 is one insert, whose only lasting effect is one block in the table of states. Each row of it carries where
 its batch ends, which is the evidence that the batch is there, through all merges.
 """
@@ -105,7 +104,12 @@ class ClickHouseTables(ClickHouseBatches):
     # Reading -------------------------------------------------------------------------------------
 
     async def read(
-        self, place: Place, tenant: str, outputs: Sequence[str], key: Mapping[str, object], limit: int
+        self,
+        place: Place,
+        tenant: str,
+        outputs: Sequence[str],
+        key: Mapping[str, object],
+        limit: int,
     ) -> tuple[int, list[Sequence[Any]]]:
         """The checkpoint, then the rows, which are therefore no older; see OutsideTables."""
         engine = self._engine
@@ -117,7 +121,10 @@ class ClickHouseTables(ClickHouseBatches):
             {"database": engine.database, "table": self._name(place, _SHOWN)},
         )
         types: dict[str, str] = {row[0]: row[1] for row in described}
-        conditions, parameters = [f"{quoted('tenant')} = {{tenant:String}}"], {"tenant": tenant, "limit": limit}
+        conditions, parameters = (
+            [f"{quoted('tenant')} = {{tenant:String}}"],
+            {"tenant": tenant, "limit": limit},
+        )
         for number, (name, value) in enumerate(key.items(), start=1):
             if value is ...:
                 continue
@@ -125,7 +132,7 @@ class ClickHouseTables(ClickHouseBatches):
                 conditions.append(f"{quoted(name)} IS NULL")
                 continue
             conditions.append(f"{quoted(name)} = {{key_{number}:{types[name]}}}")
-            parameters[f"key_{number}"] = str(value) if isinstance(value, Decimal) else value  # type: ignore[assignment]
+            parameters[f"key_{number}"] = str(value) if isinstance(value, Decimal) else value
         text = statement(
             "tables.read", shown=self._table(place, _SHOWN), reading=engine.reading,
             outputs=listed(map(quoted, outputs)), condition=" AND ".join(conditions),
@@ -231,7 +238,9 @@ def _shortened(value: Any) -> Any:
     if not isinstance(value, Decimal) or not value.is_finite():
         return value
     plain = value.normalize(_EXACT)
-    return plain if int(plain.as_tuple().exponent) <= 0 else plain.quantize(Decimal(1), context=_EXACT)
+    return (
+        plain if int(plain.as_tuple().exponent) <= 0 else plain.quantize(Decimal(1), context=_EXACT)
+    )
 
 
 __all__ = ["ClickHouseTables", "check"]

@@ -82,9 +82,7 @@ class OutsideSql(DrivenBatches):
 
     async def _keys_of(self, position: int) -> Sequence[str] | None:
         try:
-            cursor = await self.record.connection.execute(
-                self.plan.keys_of, {"position": position}
-            )
+            cursor = await self.record.connection.execute(self.plan.keys_of, {"position": position})
             return [row[0] for row in await cursor.fetchall()] or None
         except psycopg.DataError:
             return None
@@ -116,7 +114,9 @@ class OutsideSql(DrivenBatches):
             try:
                 found = await self._compare(connection, upto, limit)
             finally:
-                await connection.execute(template("drop_compared").format(table=self.plan.tables.main))
+                await connection.execute(
+                    template("drop_compared").format(table=self.plan.tables.main)
+                )
             if report is not None:
                 report(1, 1)
         return found
@@ -125,7 +125,7 @@ class OutsideSql(DrivenBatches):
         """Fills the temporary table; the end of the newest batch in it."""
         table = self.plan.tables.main
         columns = [
-            sql.SQL("{} {}").format(name(column), sql.SQL(sql_type))  # type: ignore[arg-type]
+            sql.SQL("{} {}").format(name(column), sql.SQL(sql_type))
             for column, sql_type in table_columns(self.plan, values.columns)
         ]
         await connection.execute(
@@ -160,6 +160,4 @@ class OutsideSql(DrivenBatches):
     def row_of(self, values: Sequence[Any]) -> Any:
         """A stored row as the view's row type."""
         names = [output.name for output in self._view.query.outputs]
-        return msgspec.convert(
-            dict(zip(names, values, strict=True)), self._view.row, strict=False
-        )
+        return msgspec.convert(dict(zip(names, values, strict=True)), self._view.row, strict=False)

@@ -1,10 +1,12 @@
-"""Drives a view whose rows go to a store batch by batch: recorded before it is written, and written again
-as it was."""
+"""Drives a view whose rows go to a store batch by batch.
+
+A batch is recorded before it is written, and written again as it was.
+"""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 from psycopg import sql
 
@@ -16,7 +18,6 @@ from headwater.views.driving.outside import Outside
 from headwater.views.driving.record import SQL
 from headwater.views.driving.view import DrivenView
 from headwater.views.store import (
-    Culprit,
     Hold,
     LastEvent,
     Limits,
@@ -24,7 +25,6 @@ from headwater.views.store import (
     Part,
     Place,
     RowsStep,
-    SetAside,
 )
 
 
@@ -131,9 +131,7 @@ class DrivenBatches(DrivenView):
         return 0
 
 
-def csv_value(
-    expression: sql.Composable, sql_type: str, limits: Limits | None
-) -> sql.Composable:
+def csv_value(expression: sql.Composable, sql_type: str, limits: Limits | None) -> sql.Composable:
     """An expression as CSV carries it. A value that the store would not keep as it is raises."""
     if limits is not None and sql_type.startswith("numeric"):
         expression = sql.SQL(SQL["feed.limited_number"]).format(
@@ -147,7 +145,7 @@ def csv_value(
             expression=expression,
             first=sql.Literal(limits.first_date),
             last=sql.Literal(limits.last_date),
-            type=sql.SQL(sql_type),  # type: ignore[arg-type]
+            type=sql.SQL(sql_type),
         )
     kind = "microseconds" if sql_type.startswith("timestamp") else "text"
     return sql.SQL(SQL[f"feed.{kind}"]).format(expression=expression)
@@ -156,11 +154,13 @@ def csv_value(
 def csv_column(column: Column, limits: Limits | None) -> sql.Composable:
     """A relation's column as CSV carries it."""
     # The expressions are Headwater's own, made from the type's schema.
-    own = sql.SQL(column.expression)  # type: ignore[arg-type]
+    own = sql.SQL(column.expression)
     return csv_value(own, column.sql_type, limits)
 
 
-async def copied(connection: Connection, statement: sql.Composed, parameters: object = None) -> bytes:
+async def copied(
+    connection: Connection, statement: sql.Composed, parameters: Mapping[str, object] | None = None
+) -> bytes:
     """What a COPY TO gives."""
-    async with connection.cursor() as cursor, cursor.copy(statement, parameters) as copy:  # type: ignore[arg-type]
+    async with connection.cursor() as cursor, cursor.copy(statement, parameters) as copy:
         return b"".join([bytes(block) async for block in copy])
