@@ -62,7 +62,7 @@ async def _feed(app: App, head: int, rounds: int) -> Figure:
     follow = followed(app, "clicked", BATCH, head)
     await follow()
     shown = "headwater.`clicked.order.placed`"
-    columns = await engine.query(f"SELECT name, type FROM (DESCRIBE TABLE {shown})")
+    columns = [row[:2] for row in await engine.query(f"DESCRIBE TABLE {shown}")]
     structure = ", ".join(f"{name} {_arrives(kind)}" for name, kind in columns).replace("'", "\\'")
     blocks = [
         await engine.raw(

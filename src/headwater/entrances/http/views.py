@@ -120,7 +120,7 @@ async def show_row(call: Call) -> Response:
 
 def _view(call: Call) -> Handle:
     view = call.service.app.view(call.request.path_params["name"])
-    if isinstance(view, FoldView) and view.store is not None:
+    if view.store is not None:
         raise RequestRefused(
             f"The view {view.name!r} is in the store {view.store.name!r}, which HTTP does not read yet.",
             hint="Read it by the application, or keep it in the log's database.",

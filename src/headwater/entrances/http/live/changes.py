@@ -61,7 +61,7 @@ class ViewChannel(Channel):
                 await self._begin()
 
     async def _begin(self) -> None:
-        if isinstance(self._view, FoldView) and self._view.store is not None:
+        if self._view.store is not None:
             raise RequestRefused(
                 f"The view {self._view.name!r} is in a store that has no live channel yet.",
                 hint="Follow the events, or keep the view in the log's database.",
