@@ -14,6 +14,7 @@ import msgspec
 import psycopg
 from psycopg import sql
 
+from headwater.log.copying import copied
 from headwater.log.database import Connection, Database
 from headwater.stores.postgres.sql_view import SqlViewPlan, Storage, plan_sql_view
 from headwater.stores.postgres.sql_view_rows import difference_of
@@ -21,7 +22,7 @@ from headwater.stores.postgres.sql_view_source import Sources
 from headwater.stores.postgres.sql_view_text import listed, name, template
 from headwater.stores.postgres.sql_view_values import Values, table_columns
 from headwater.views.definition import Verification
-from headwater.views.driving.batches import DrivenBatches, copied
+from headwater.views.driving.batches import DrivenBatches
 from headwater.views.driving.record import SQL
 from headwater.views.port import Report
 from headwater.views.sql_view import SqlView

@@ -11,8 +11,8 @@ from headwater.errors import ViewDefinitionError
 from headwater.events import Column
 from headwater.stores.postgres.sql_view_states import FLOATS, State, evaluated
 from headwater.stores.postgres.sql_view_tables import key_names
-from headwater.stores.postgres.sql_view_text import enclosed, fragment, listed, name, template
-from headwater.views.driving.batches import csv_value
+from headwater.stores.postgres.sql_view_text import enclosed, fragment, name, template
+from headwater.views.driving.batches import csv_rows
 from headwater.views.store import Limits, StateColumn, TableShape
 
 if TYPE_CHECKING:
@@ -84,14 +84,14 @@ class Values:
         """The statement that gives a batch's rows as CSV, with the batch's parameters."""
         query = self.plan.query
         typed = {column.name: column.sql_type for column in self.columns}
-        selected: list[sql.Composable] = [name("headwater_tenant")]
+        values: list[tuple[sql.Composable, str]] = [(name("headwater_tenant"), "text")]
         for column, key in zip(key_names(query), query.keys, strict=True):
-            selected.append(csv_value(enclosed(key.text), typed[column], limits))
+            values.append((enclosed(key.text), typed[column]))
         for state in self.plan.types.layout.states:
             value = sql.SQL("({})::{}").format(_value(state), fragment(typed[state.column]))
-            selected.append(csv_value(value, typed[state.column], limits))
+            values.append((value, typed[state.column]))
         return template("values").format(
-            selected=listed(selected),
+            **csv_rows(values, limits),
             source=self.sources.rows("in_batch"),
             where=self.sources.where(),
         )

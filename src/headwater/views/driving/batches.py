@@ -6,11 +6,10 @@ A batch is recorded before it is written, and written again as it was.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 
 from psycopg import sql
 
-from headwater.events import Column
 from headwater.log.database import Connection, Database
 from headwater.relay import Batch, OnFailure
 from headwater.views.definition import Definition
@@ -131,8 +130,26 @@ class DrivenBatches(DrivenView):
         return 0
 
 
-def csv_value(expression: sql.Composable, sql_type: str, limits: Limits | None) -> sql.Composable:
-    """An expression as CSV carries it. A value that the store would not keep as it is raises."""
+def csv_rows(
+    expressions: Sequence[tuple[sql.Composable, str]], limits: Limits | None
+) -> dict[str, sql.Composable]:
+    """Expressions of these Postgres types as ``values``, and as CSV carries them as ``written``.
+
+    A value that the store would not keep as it is raises.
+    """
+    names = [sql.Identifier("row_of", f"value_{n}") for n, _ in enumerate(expressions, start=1)]
+    values = [
+        sql.SQL("{} AS {}").format(expression, sql.Identifier(f"value_{n}"))
+        for n, (expression, _) in enumerate(expressions, start=1)
+    ]
+    written = [
+        _csv_value(name, sql_type, limits)
+        for name, (_, sql_type) in zip(names, expressions, strict=True)
+    ]
+    return {"values": sql.SQL(", ").join(values), "written": sql.SQL(", ").join(written)}
+
+
+def _csv_value(expression: sql.Composable, sql_type: str, limits: Limits | None) -> sql.Composable:
     if limits is not None and sql_type.startswith("numeric"):
         expression = sql.SQL(SQL["feed.limited_number"]).format(
             expression=expression,
@@ -149,18 +166,3 @@ def csv_value(expression: sql.Composable, sql_type: str, limits: Limits | None) 
         )
     kind = "microseconds" if sql_type.startswith("timestamp") else "text"
     return sql.SQL(SQL[f"feed.{kind}"]).format(expression=expression)
-
-
-def csv_column(column: Column, limits: Limits | None) -> sql.Composable:
-    """A relation's column as CSV carries it."""
-    # The expressions are Headwater's own, made from the type's schema.
-    own = sql.SQL(column.expression)
-    return csv_value(own, column.sql_type, limits)
-
-
-async def copied(
-    connection: Connection, statement: sql.Composed, parameters: Mapping[str, object] | None = None
-) -> bytes:
-    """What a COPY TO gives."""
-    async with connection.cursor() as cursor, cursor.copy(statement, parameters) as copy:
-        return b"".join([bytes(block) async for block in copy])

@@ -8,9 +8,10 @@ from typing import Any
 from psycopg import sql
 
 from headwater.errors import DefinitionError
+from headwater.log.copying import copied
 from headwater.log.database import Connection, Database
 from headwater.views.definition import Difference, Verification
-from headwater.views.driving.batches import DrivenBatches, copied, csv_column
+from headwater.views.driving.batches import DrivenBatches, csv_rows
 from headwater.views.driving.record import SQL
 from headwater.views.feed import Feed
 from headwater.views.port import Report
@@ -65,7 +66,8 @@ class DrivenFeed(DrivenBatches):
         """The rows of one type in a range."""
         columns = self.feed.columns[name]
         statement = sql.SQL(SQL["feed.part"]).format(
-            columns=sql.SQL(", ").join(csv_column(c, self.storage.limits) for c in columns),
+            # The expressions are Headwater's own, made from the type's schema.
+            **csv_rows([(sql.SQL(c.expression), c.sql_type) for c in columns], self.storage.limits),
             after=sql.Literal(after),
             upto=sql.Literal(upto),
             type=sql.Literal(name),

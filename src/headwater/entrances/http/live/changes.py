@@ -25,7 +25,6 @@ from headwater.errors import HeadwaterError, NotCaughtUp, RequestRefused, Unknow
 from headwater.log.database import Connection
 from headwater.log.tasks import ended
 from headwater.readers import CheckpointWatch
-from headwater.readers.handles import FoldView
 
 _log = logging.getLogger("headwater.http.live")
 _RETRY_SECONDS = 0.2

@@ -155,8 +155,10 @@ CASE WHEN count({column}) OVER same_group = 2
 SELECT {outputs} FROM {view} WHERE {condition}
 
 -- name: values
-COPY (SELECT {selected}
-  FROM {source}{where}) TO STDOUT (FORMAT csv)
+-- OFFSET 0 keeps each expression from being evaluated more than once.
+COPY (SELECT {written}
+        FROM (SELECT {values}
+                FROM {source}{where} OFFSET 0) AS row_of) TO STDOUT (FORMAT csv)
 
 -- name: create_compared
 CREATE TEMPORARY TABLE {table} ({columns})
