@@ -22,6 +22,7 @@ from headwater.errors import (
 )
 from headwater.stores.clickhouse import ClickHouse
 from headwater.stores.clickhouse.engine import refuse
+from headwater.stores.clickhouse.placement import Placement
 from headwater.testing.contract_app import Order, Placed, make, totalled
 from headwater.testing.driving import drive, publish
 from headwater.testing.feeds import FeedGround, FeedStoreContract, driven, feed_of
@@ -64,6 +65,7 @@ class Embedded:
 
     def close(self):
         kill_owner(self.folder)
+        shutil.rmtree(Placement.of(self.folder).socket.parent, ignore_errors=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
