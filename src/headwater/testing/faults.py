@@ -32,10 +32,11 @@ def die_at(view: Any, point: str, *, at_call: int = 1) -> None:
     async def deadly(*arguments: Any, **named: Any) -> Any:
         nonlocal calls
         calls += 1
-        if calls == at_call and when == "before":
+        is_last = calls == at_call  # known now: others may call while this one waits
+        if is_last and when == "before":
             os.kill(os.getpid(), signal.SIGKILL)
         result = await real(*arguments, **named)
-        if calls == at_call:
+        if is_last:
             os.kill(os.getpid(), signal.SIGKILL)
         return result
 
