@@ -14,7 +14,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from bench import apis, appends, capture, commands, http, stores, views
+from bench import apis, appends, capture, clickhouse, commands, http, stores, views
 from bench.ground import Figure, Ground, ground
 
 
@@ -27,6 +27,7 @@ def parts(rounds: int, size: int) -> dict[str, Callable[[Ground], Awaitable[list
         "latency": views.read_your_writes,
         "catching_up": lambda g: views.catching_up(g, rounds),
         "stores": lambda g: stores.catching_up(g, rounds),
+        "clickhouse": lambda g: clickhouse.catching_up(g, rounds),
         "capture": lambda g: capture.updates(g, rounds),
         "commands": lambda g: commands.commands(g, rounds),
         "limits": lambda g: apis.limits(g, rounds),

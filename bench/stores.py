@@ -120,7 +120,7 @@ async def _redis(app: App, url: str, head: int, rounds: int) -> Figure:
         return EVENTS / seconds
 
     reached, limit = await alternating(
-        rounds, _followed(app, "fast_orders", FOLD_BATCH, head), by_hand
+        rounds, followed(app, "fast_orders", FOLD_BATCH, head), by_hand
     )
     assert (await app.stored("fast_orders").verify()).equal
     await client.aclose()
@@ -158,12 +158,13 @@ async def _lake(app: App, path: str, head: int, rounds: int) -> Figure:
             writer.close()
             return EVENTS / (time.perf_counter() - started)
 
-    reached, limit = await alternating(rounds, _followed(app, "placed", FEED_BATCH, head), by_hand)
+    reached, limit = await alternating(rounds, followed(app, "placed", FEED_BATCH, head), by_hand)
     assert (await view.verify()).equal
     return Figure("log to Parquet", reached, "events/s", limit, "0.6", reached >= 0.6 * limit)
 
 
-def _followed(app: App, name: str, size: int, head: int) -> Callable[[], Awaitable[float]]:
+def followed(app: App, name: str, size: int, head: int) -> Callable[[], Awaitable[float]]:
+    """Follows a view from the beginning of the log to its head; events a second."""
     turns = iter(range(1, 1_000))
 
     async def follow() -> float:

@@ -52,8 +52,10 @@ from headwater.views.store import (
     DocumentsEngine,
     OutsideDocuments,
     OutsideRows,
+    OutsideTables,
     RowsEngine,
     Store,
+    TablesEngine,
     Transform,
     name_of,
 )
@@ -167,8 +169,7 @@ class App:
         depend on the batches' boundaries: cast to numeric, or declare a ``float_tolerance``.
         """
         self._unused(name)
-        if store is not None:
-            self._offered(store, "sql")
+        where = None if store is None else self._offered(store, "sql")
         text = sql.read_text() if isinstance(sql, Path) else sql
         view = SqlView.of(
             name=name,
@@ -179,6 +180,7 @@ class App:
             folds={view.name: view.fold for view in self._folds.values()},
             on_failure=on_failure,
             float_tolerance=float_tolerance,
+            store=where,
         )
         for read in view.query.reads if view.query.over_documents else ():
             if self._folds[read].store is not None:
@@ -186,7 +188,7 @@ class App:
                     f"The view {name!r} reads the documents of {read!r}, which are in another store.",
                     hint="Read a fold in Postgres, or the events.",
                 )
-        handle: RowsView[R] = RowsView(self, view)
+        handle: RowsView[R] = RowsView(self, view, store)
         self._rows[name] = handle
         return handle
 
@@ -378,6 +380,10 @@ class App:
         """Feeds' rows in a store."""
         return cast("RowsEngine", self._open.engines[store.name]).rows
 
+    def tables(self, store: Store) -> OutsideTables:
+        """SQL views in a store other than Postgres."""
+        return cast("TablesEngine", self._open.engines[store.name]).tables
+
     @property
     def reader(self) -> Reader:
         """Reads views at least at a token."""
@@ -479,7 +485,7 @@ class App:
         Read-only, for one tenant. ``views`` are those it reads, in Postgres.
         """
         for view in views:
-            if isinstance(view, FoldView) and view.store is not None:
+            if view.store is not None:
                 raise DefinitionError(
                     f"The view {view.name!r} is in another store.", hint="Use its get and list."
                 )

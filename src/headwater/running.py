@@ -15,7 +15,7 @@ from headwater.readers.reading import Reader
 from headwater.stores.postgres.derived import DeciderOf
 from headwater.stores.views import stored_views
 from headwater.views import StoredView
-from headwater.views.store import Engine, Store
+from headwater.views.store import Embeddable, Engine, Store
 
 
 class Running:
@@ -45,7 +45,10 @@ class Running:
         """Connects; makes the engines of the app's stores, which connect when first used."""
         urls = self._settings.stores
         for name, store in self._stores.items():
-            self.engines[name] = store.engine(urls.get(name.lower(), ""))
+            url = urls.get(name.lower(), "")
+            if not url and isinstance(store, Embeddable):
+                url = store.embedded_url(self._settings.home)
+            self.engines[name] = store.engine(url)
         await self._server.open()
         app_database = self.database("headwater_app")
         await app_database.open()

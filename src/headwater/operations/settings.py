@@ -48,7 +48,7 @@ class Settings:
         default=Path(".headwater"),
         metadata={
             "variable": "HEADWATER_HOME",
-            "about": "The folder of the embedded Postgres.",
+            "about": "The folder of the embedded engines, Postgres and others.",
         },
     )
     app: str = field(

@@ -12,7 +12,7 @@ from headwater.errors import DefinitionError
 from headwater.log import Database
 from headwater.readers.reading import DEFAULT_TIMEOUT_SECONDS, Reader
 from headwater.views import Document, Fold, SqlView, StoredView
-from headwater.views.store import OutsideDocuments, Store
+from headwater.views.store import OutsideDocuments, OutsideTables, Place, Store
 
 D = TypeVar("D", bound=Document)
 R = TypeVar("R", bound=msgspec.Struct)
@@ -40,6 +40,10 @@ class Installation(Protocol):
 
     def documents(self, store: Store) -> OutsideDocuments:
         """Folds' documents in another store."""
+        ...
+
+    def tables(self, store: Store) -> OutsideTables:
+        """SQL views in another store."""
         ...
 
 
@@ -135,9 +139,10 @@ class FoldView(Generic[D]):
 class RowsView(Generic[R]):
     """A SQL view of an app: its definition, and how its rows are read."""
 
-    def __init__(self, app: Installation, view: SqlView) -> None:
+    def __init__(self, app: Installation, view: SqlView, store: Store | None = None) -> None:
         self._app = app
         self.view = view
+        self.store = store
 
     @property
     def name(self) -> str:
@@ -159,6 +164,10 @@ class RowsView(Generic[R]):
                 hint="Pass one value for each part.",
             )
         whose = self._app.tenant_of(tenant)
+        if self.store is not None:
+            wanted = dict(zip(names, key, strict=True))
+            found = await self._elsewhere(whose, wanted, 1, at_least, timeout_seconds)
+            return self._row(found[0]) if found else None
         parameters = {f"key_{n}": value for n, value in enumerate(key, start=1)} | {"tenant": whose}
         conditions = [
             sql.SQL("{} = {}").format(sql.Identifier(name), sql.Placeholder(f"key_{n}"))
@@ -180,6 +189,30 @@ class RowsView(Generic[R]):
             key=None if at_least is None else await self._group(parameters),
         )
         return self._row(rows[0]) if rows else None
+
+    async def _elsewhere(
+        self,
+        tenant: str,
+        key: dict[str, object],
+        limit: int,
+        at_least: str | None,
+        timeout_seconds: float,
+    ) -> Sequence[Sequence[Any]]:
+        """Rows in another store. With a token an event that is parked for the tenant refuses them all."""
+        assert self.store is not None
+        tables = self._app.tables(self.store)
+        outputs = [output.name for output in self.view.query.outputs]
+
+        async def read(place: Place) -> tuple[int, Sequence[Sequence[Any]]]:
+            return await tables.read(place, tenant, outputs, key, limit)
+
+        return await self._app.reader.outside(
+            read,
+            view=self.name,
+            tenant=tenant,
+            at_least=at_least,
+            timeout_seconds=timeout_seconds,
+        )
 
     async def _group(self, parameters: dict[str, Any]) -> str:
         """A key as parked events name it; the view's own columns say of what type its parts are."""
@@ -223,6 +256,10 @@ class RowsView(Generic[R]):
     ) -> list[R]:
         """The rows in the order of the view's key."""
         whose = self._app.tenant_of(tenant)
+        if self.store is not None:
+            every: dict[str, object] = dict.fromkeys(self.view.query.key, ...)
+            found = await self._elsewhere(whose, every, limit, at_least, timeout_seconds)
+            return [self._row(row) for row in found]
         order = self.view.query.key or ("tenant",)
         _, rows = await self._app.reader.rows(
             sql.SQL(

@@ -12,10 +12,11 @@ from headwater.stores.postgres.derived import DeciderOf
 from headwater.stores.postgres.documents import PostgresDocuments
 from headwater.stores.postgres.folds import PostgresFold
 from headwater.stores.postgres.rows import PostgresRows
+from headwater.stores.postgres.sql_view_outside import OutsideSql
 from headwater.views import StoredView
 from headwater.views.driving.feed import DrivenFeed
 from headwater.views.driving.outside_fold import OutsideFold
-from headwater.views.store import DocumentsEngine, Engine, RowsEngine
+from headwater.views.store import DocumentsEngine, Engine, RowsEngine, TablesEngine
 
 
 def stored_views(
@@ -36,6 +37,10 @@ def stored_views(
             documents = cast("DocumentsEngine", engines[view.store.name]).documents
             stored[view.name] = OutsideFold(relay, view.fold, documents, PostgresDocuments)
     for handle in rows:
+        if handle.store is not None:
+            where = cast("TablesEngine", engines[handle.store.name])
+            stored[handle.name] = OutsideSql(relay, handle.view, where.tables, where.every_seconds)
+            continue
         query = handle.view.query
         fold = in_log[query.reads[0]] if query.over_documents else None
         stored[handle.name] = PostgresRows(relay, handle.view, fold)

@@ -61,10 +61,26 @@ class Order(Document):
     notes: dict[str, str | None] = msgspec.field(default_factory=dict)
 
 
+TOTALS = """
+SELECT keyed, count(*) AS events, sum(total) AS total, avg(total) AS mean, min(count) AS least,
+       max(at) AS latest, count(DISTINCT text) AS texts, sum(count) FILTER (WHERE total > 10) AS large,
+       sum(1 / (total - 666)) AS poisonable
+FROM contract.placed GROUP BY keyed
+"""
+
+
 def fed(settings: Settings, store: Store) -> App:
     """The app with a feed, ``orders``, of both types."""
     app = App("contract", events=[Placed, Removed], tenant="main", settings=settings)
     app.feed("orders", types=[Placed, Removed], store=store)
+    return app
+
+
+def totalled(settings: Settings, store: Store | None, *, sql: str = TOTALS) -> App:
+    """The app with a SQL view, ``totals``, in a store; ``plain`` is the same in Postgres."""
+    app = App("contract", events=[Placed, Removed], tenant="main", settings=settings)
+    app.sql("totals", key=("keyed",), sql=sql, store=store)
+    app.sql("plain", key=("keyed",), sql=sql)
     return app
 
 

@@ -18,10 +18,11 @@ from headwater.log.ticker import Ticker
 from headwater.relay import Pace
 from headwater.relay.frontier import Frontier
 from headwater.relay.runner import Runner
-from headwater.testing.contract_app import fed, make
+from headwater.testing.contract_app import fed, make, totalled
 from headwater.testing.faults import die_at
 from headwater.views import StoredView
 
+_PATIENCE_SECONDS = 60
 PACE = Pace(first_batch=40, longest_pause_seconds=0, attempts=0, first_retry_seconds=0.01)
 
 
@@ -41,8 +42,11 @@ async def drive(app: App, view: StoredView, fence: int, upto: int | None = None)
     runner = Runner(view, fence, frontier, PACE)
     running = asyncio.create_task(runner.run())
     try:
-        while runner.progress.checkpoint < frontier.position and not running.done():
-            await asyncio.sleep(0)
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            while runner.progress.checkpoint < frontier.position and not running.done():
+                await asyncio.sleep(0)
+    except TimeoutError as error:
+        raise TimeoutError(f"{view.name}: {runner.standing}") from error
     finally:
         running.cancel()
         result = await asyncio.gather(running, return_exceptions=True)
@@ -54,7 +58,9 @@ async def _die(reference: str, name: str, fence: str, point: str, at_call: int) 
     module, function = reference.split(":")
     store = getattr(import_module(module), function)()
     settings = Settings.from_environment()
-    if "feed" in (store.transforms if store else ()):
+    if name == "totals":
+        app = totalled(settings, store)
+    elif store is not None and "feed" in store.transforms:
         app = fed(settings, store)
     else:
         app = make(settings, store, poisonous=fence != "replay")

@@ -61,13 +61,15 @@ class Ground(ABC):
             await app.deploy()
             yield app
 
-    async def dies(self, fence: int | str, point: str, at_call: int) -> None:
+    async def dies(
+        self, fence: int | str, point: str, at_call: int, *, view: str = "orders"
+    ) -> None:
         """Drives the view in a process that must be killed at a point."""
         urls = {f"HEADWATER_STORE_{n.upper()}_URL": url for n, url in self.urls.items()}
         clean = {k: v for k, v in os.environ.items() if not k.startswith("HEADWATER_")}
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "headwater.testing.driving",
-            self.reference, "orders", str(fence), point, str(at_call),
+            self.reference, view, str(fence), point, str(at_call),
             env=clean | urls | {
                 "HEADWATER_DATABASE_URL": self.database_url,
                 "PYTHONPATH": os.pathsep.join(sys.path),

@@ -33,6 +33,7 @@ class SqlView:
     query: IncrementalQuery
     on_failure: OnFailure
     float_tolerance: float | None
+    store: str | None = None
 
     @staticmethod
     def of(
@@ -45,6 +46,7 @@ class SqlView:
         folds: Mapping[str, Fold[Any]],
         on_failure: OnFailure,
         float_tolerance: float | None,
+        store: str | None = None,
     ) -> SqlView:
         """The view of a SELECT over an app's events, or over one fold's documents.
 
@@ -66,10 +68,15 @@ class SqlView:
                 f"{', '.join(outputs)}.",
                 hint=f"Give {row.__name__} exactly the query's outputs.",
             )
+        if query.over_documents and store is not None:
+            raise ViewDefinitionError(
+                f"The view {name!r} reads a fold's documents, which only a view in Postgres does.",
+                hint="Leave store= out, or read the events.",
+            )
         if query.over_documents and on_failure != "stop":
             # A fold's change is not an event that could be set aside and replayed.
             on_failure = "stop"
-        view = SqlView(name, row, text, query, on_failure, float_tolerance)
+        view = SqlView(name, row, text, query, on_failure, float_tolerance, store)
         assert view.definition.view == name  # its name is checked there, now and not at run time
         return view
 
@@ -91,6 +98,8 @@ class SqlView:
             ],
             "float_tolerance": self.float_tolerance,
         }
+        if self.store is not None:
+            content["store"] = self.store
         return Definition(self.name, "sql", content)
 
 

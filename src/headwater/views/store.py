@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import msgspec
 
@@ -231,12 +232,29 @@ class Part:
 
 @dataclass(slots=True)
 class RowsStep:
-    """One atomic write of a feed: rows, and the checkpoint from ``after`` to ``upto``."""
+    """A batch of rows, and the checkpoint from ``after`` to ``upto``.
+
+    ``again`` says that it may have been written before, as a whole or in part.
+    """
 
     after: int
     upto: int
     parts: list[Part]
     last: LastEvent | None = None
+    again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a store's exact numbers and times hold. A value beyond is an event that cannot be applied.
+
+    ``digits`` are those before the point; dates are the first and the last.
+    """
+
+    digits: int
+    decimals: int
+    first_date: str
+    last_date: str
 
 
 class StoredFile(msgspec.Struct, frozen=True):
@@ -251,11 +269,35 @@ class StoredFile(msgspec.Struct, frozen=True):
     bytes: int
 
 
-class OutsideRows(Storage, Protocol):
-    """Feeds' rows outside the log's database."""
+class OutsideBatches(Storage, Protocol):
+    """Rows outside the log's database, added batch by batch, each recorded before it is written."""
+
+    @property
+    def limits(self) -> Limits | None:
+        """What values may be, or None where all may."""
+        ...
+
+    async def trim(self, hold: Hold, upto: int) -> None:
+        """Removes what lies beyond a position: left there by a history that the log lost.
+
+        Raises ViewStale where it cannot be told apart from what is to stay.
+        """
+        ...
 
     async def append(self, hold: Hold, step: RowsStep) -> None:
-        """Adds rows and moves the checkpoint, in one atomic write. Raises LeaseLost."""
+        """Adds rows and moves the checkpoint, so that each batch counts once. Raises LeaseLost."""
+        ...
+
+
+class OutsideRows(OutsideBatches, Protocol):
+    """Feeds' rows outside the log's database."""
+
+    async def prepare(self, place: Place, columns: Mapping[str, Sequence[Column]]) -> None:
+        """Makes room for rows of these types. Raises StoreRefused for columns that it cannot keep."""
+        ...
+
+    def first(self) -> int:
+        """Rows up to this position may be gone, by the store's own retention; 0 where none are."""
         ...
 
     async def files(self, place: Place) -> tuple[int, list[StoredFile]]:
@@ -268,6 +310,63 @@ class OutsideRows(Storage, Protocol):
 
     def locate(self, place: Place, file: StoredFile) -> str:
         """Where other programs find a file."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class StateColumn:
+    """What a SQL view keeps for an aggregate: how the values of ``column`` come together in a group.
+
+    ``kind`` is count (of rows where the column is true, or of all), sum, min, max or count_distinct.
+    """
+
+    column: Column
+    kind: Literal["count", "sum", "min", "max", "count_distinct"]
+
+
+@dataclass(frozen=True, slots=True)
+class TableShape:
+    """A SQL view as a table of groups: keys, the tenant first, and states.
+
+    ``outputs`` are what readers see, in order: each a key or a state by its name, or two states of
+    which the first is divided by the second.
+    """
+
+    keys: Sequence[Column]
+    states: Sequence[StateColumn]
+    outputs: Sequence[tuple[str, str, str | None]]
+
+
+class OutsideTables(OutsideBatches, Protocol):
+    """SQL views outside the log's database. The rows of a batch are its groups' values, not yet grouped."""
+
+    def check(self, shape: TableShape) -> None:
+        """Raises ViewDefinitionError for what would not mean here what it means in Postgres."""
+        ...
+
+    async def prepare(self, place: Place, shape: TableShape) -> None:
+        """Makes room for a view of this shape."""
+        ...
+
+    async def read(
+        self,
+        place: Place,
+        tenant: str,
+        outputs: Sequence[str],
+        key: Mapping[str, object],
+        limit: int,
+    ) -> tuple[int, list[Sequence[Any]]]:
+        """The checkpoint, and rows at least as new: of a key, or of all in the order of ``key``'s names.
+
+        A name without a value is not a condition. -1 where nothing is stored.
+        """
+        ...
+
+    async def export(self, place: Place, shape: TableShape) -> tuple[int, bytes]:
+        """The checkpoint, and groups at least as new.
+
+        They are CSV: keys, states, and the end of the newest batch in the group; NULL is a backslash and N.
+        """
         ...
 
 
@@ -302,6 +401,20 @@ class RowsEngine(Engine, Protocol):
         ...
 
 
+class TablesEngine(Engine, Protocol):
+    """An engine that holds SQL views."""
+
+    @property
+    def every_seconds(self) -> float:
+        """How long a view that has caught up waits for more."""
+        ...
+
+    @property
+    def tables(self) -> OutsideTables:
+        """Where SQL views are kept."""
+        ...
+
+
 class Store(Protocol):
     """A declaration: which engine, under which name. Nothing here does I/O."""
 
@@ -325,6 +438,15 @@ class Store(Protocol):
 
         Raises ExtraMissing and SettingError.
         """
+        ...
+
+
+@runtime_checkable
+class Embeddable(Store, Protocol):
+    """A store whose engine can be embedded, where no URL says otherwise."""
+
+    def embedded_url(self, home: Path) -> str:
+        """The URL of an engine below a folder."""
         ...
 
 

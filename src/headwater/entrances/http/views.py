@@ -186,6 +186,11 @@ async def _rows(call: Call, view: Handle, after: Key | None, limit: int) -> list
                 Row(written_key([key]), msgspec.Raw(encode(document)))
                 for key, document in documents
             ]
+        if view.store is not None:
+            raise RequestRefused(
+                f"The view {view.name!r} is in the store {view.store.name!r}, which HTTP does not page through.",
+                hint="Read rows by their keys, or list it by the application.",
+            )
         statement, parameters = page_query(view, after)
         _, rows = await call.service.app.reader.rows(
             statement,

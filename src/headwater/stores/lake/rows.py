@@ -9,8 +9,10 @@ by their numbers, so nothing rests on reading right after overwriting.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
 
 from headwater.errors import LeaseLost
+from headwater.events import Column
 from headwater.stores.lake import manifest as manifests
 from headwater.stores.lake import parquet
 from headwater.stores.lake.engine import LakeEngine
@@ -23,6 +25,15 @@ class LakeRows:
 
     def __init__(self, engine: LakeEngine) -> None:
         self._engine = engine
+
+    limits = None
+
+    async def prepare(self, place: Place, columns: Mapping[str, Sequence[Column]]) -> None:
+        """Nothing: a folder begins with its first object."""
+
+    def first(self) -> int:
+        """0: objects are kept."""
+        return 0
 
     # Driving -------------------------------------------------------------------------------------
 
@@ -56,6 +67,9 @@ class LakeRows:
         for generation in range(1, place.generation):
             old = Place(place.log, place.view, generation)
             await self._engine.remove_below(f"{manifests.root(old)}/")
+
+    async def trim(self, hold: Hold, upto: int) -> None:
+        """Nothing: an object that no manifest names is not there."""
 
     async def append(self, hold: Hold, step: RowsStep) -> None:
         """Adds rows and moves the checkpoint; see OutsideRows."""

@@ -14,8 +14,9 @@ from headwater.log.database import Connection, Database
 from headwater.relay import Batch
 from headwater.stores.postgres.folds import PostgresFold
 from headwater.stores.postgres.sql_view import SqlViewPlan, Storage, plan_sql_view
+from headwater.stores.postgres.sql_view_rows import difference_of
 from headwater.stores.postgres.sql_view_text import template
-from headwater.views.definition import Difference, Verification
+from headwater.views.definition import Verification
 from headwater.views.driving.record import snapshot
 from headwater.views.driving.view import DrivenView
 from headwater.views.port import Report
@@ -153,7 +154,7 @@ class PostgresRows(DrivenView):
             rows, differing = counted
             cursor = await connection.execute(self.plan.verify, parameters | {"limit": limit})
             differences = tuple(
-                _difference(self._view.query.key, *row) for row in await cursor.fetchall()
+                difference_of(self._view.query.key, *row) for row in await cursor.fetchall()
             )
             if report is not None:
                 report(1, 1)
@@ -192,9 +193,3 @@ class PostgresRows(DrivenView):
         outputs = self._view.query.outputs
         named = {output.name: value for output, value in zip(outputs, values, strict=True)}
         return msgspec.convert(named, self._view.row, strict=False)
-
-
-def _difference(key: tuple[str, ...], side: str, tenant: str, row: dict[str, Any]) -> Difference:
-    place = ", ".join(f"{name}={row.get(name)}" for name in key)
-    expected, stored = (row, None) if side == "expected" else (None, row)
-    return Difference(tenant, place, expected, stored)

@@ -59,12 +59,13 @@ async def plan_sql_view(
     changes: sql.Composable | None = None,
     documents: sql.Composable | None = None,
     float_tolerance: float | None = None,
+    is_elsewhere: bool = False,
 ) -> SqlViewPlan:
     """Plan a view's statements, once Postgres has described its columns.
 
     Over a fold's documents, ``changes`` is the relation (after_position, tenant, key, old, new)
     that a batch of the fold leaves behind, and ``documents`` the relation (tenant, key, data) of
-    what it holds now.
+    what it holds now. With ``is_elsewhere`` the table is a copy of groups that another store keeps.
 
     Raises ``ViewDefinitionError`` for functions that aren't repeatable, for what Postgres
     refuses, and for sums of floats without ``float_tolerance`` (relative above 1, absolute
@@ -73,7 +74,8 @@ async def plan_sql_view(
     await check_functions(connection, query.functions)
     sources = Sources(query, changes=changes, documents=documents)
     types = await describe(connection, sources, float_tolerance=float_tolerance)
-    return SqlViewPlan(sources, Tables(query, storage, types), float_tolerance)
+    tables = Tables(query, storage, types)
+    return SqlViewPlan(sources, tables, float_tolerance, is_elsewhere=is_elsewhere)
 
 
 class SqlViewPlan:
@@ -82,9 +84,17 @@ class SqlViewPlan:
     Those about tables run without parameters; the others take the parameters they name.
     """
 
-    def __init__(self, sources: Sources, tables: Tables, float_tolerance: float | None) -> None:
+    def __init__(
+        self,
+        sources: Sources,
+        tables: Tables,
+        float_tolerance: float | None,
+        *,
+        is_elsewhere: bool = False,
+    ) -> None:
         self._sources = sources
-        self._comparison = Comparison(sources, tables, float_tolerance)
+        is_trimmed = is_elsewhere or sources.query.over_documents
+        self._comparison = Comparison(sources, tables, float_tolerance, is_trimmed)
         self.query: IncrementalQuery = sources.query
         self.tables = tables
         self.types: ViewTypes = tables.types

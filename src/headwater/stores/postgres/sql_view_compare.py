@@ -27,6 +27,8 @@ class Comparison:
     sources: Sources
     tables: Tables
     float_tolerance: float | None
+    is_trimmed: bool
+    """Whether stored totals have no trailing zeros, on which an average's digits depend."""
 
     @property
     def _outputs(self) -> list[tuple[sql.Identifier, Output]]:
@@ -92,7 +94,7 @@ class Comparison:
         """The output as the user wrote it, in the stored type."""
         types = self.tables.types
         text = enclosed(output.text)
-        if output.kind == "avg" and self.sources.query.over_documents:
+        if output.kind == "avg" and self.is_trimmed:
             total, counter = types.layout.shown[output.name]
             if types.states[total] in {"bigint", "numeric"} and counter is not None:
                 text = self._trimmed_average(total, counter)

@@ -8,40 +8,33 @@ from typing import Any
 from psycopg import sql
 
 from headwater.errors import DefinitionError
-from headwater.events import Column
+from headwater.log.copying import copied
 from headwater.log.database import Connection, Database
-from headwater.relay import Batch
 from headwater.views.definition import Difference, Verification
-from headwater.views.driving.outside import Outside
+from headwater.views.driving.batches import DrivenBatches, csv_rows
 from headwater.views.driving.record import SQL
-from headwater.views.driving.view import DrivenView
 from headwater.views.feed import Feed
 from headwater.views.port import Report
-from headwater.views.store import Culprit, Hold, LastEvent, OutsideRows, Part, RowsStep, SetAside
+from headwater.views.store import OutsideRows, Part, Place
 
 _BLOCK_BITS = 40  # a month of positions; see headwater.block_of
 _FIRST_YEAR = 2020
 
 
-class DrivenFeed(DrivenView):
-    """A feed and its rows. A batch is recorded before it is written, and written again as it was."""
+class DrivenFeed(DrivenBatches):
+    """A feed and its rows."""
 
     def __init__(
         self, database: Database, feed: Feed, storage: OutsideRows, pause_seconds: float = 0.0
     ) -> None:
-        super().__init__(database, feed.definition, feed.on_failure)
+        super().__init__(database, feed.definition, feed.on_failure, storage, pause_seconds)
         self.feed = feed
         self.storage = storage
-        self.outside = Outside(self.record, storage)
-        self.pause_seconds = pause_seconds
-        self._hold: Hold | None = None
-        self._aside: set[int] = set()
 
-    async def _create(self, connection: Connection) -> None:
-        """Nothing: the store makes room when it is first opened."""
-
-    async def _drop(self, connection: Connection) -> None:
-        """Nothing: the next generation begins elsewhere."""
+    @property
+    def types(self) -> Sequence[str]:
+        """The event types that it hands on."""
+        return self.feed.type_names
 
     async def touched(
         self,
@@ -54,51 +47,8 @@ class DrivenFeed(DrivenView):
         """None: a feed's rows are events, which have a channel of their own."""
         return None
 
-    # Driving -------------------------------------------------------------------------------------
-
-    async def _opened(self, checkpoint: int) -> int:
-        self._hold, position = await self.outside.open(checkpoint)
-        connection = self.record.connection
-        self._aside = {row[0] for row in await self.record.not_applied(connection)}
-        planned = await self.record.planned(position)
-        if planned is None:
-            return position
-        await self._write(await self._step(position, planned))
-        return planned
-
-    async def apply(self, batch: Batch) -> None:
-        """Hands on a batch; see Target."""
-        marked = {**batch.parked, **batch.skipped}
-        self._aside.update(marked)
-        step = await self._step(batch.after, batch.upto)
-        connection = self.record.connection
-        if marked:
-            culprits: list[Culprit] = [
-                (position, None, reason, "parked" if position in batch.parked else "skipped")
-                for position, reason in marked.items()
-            ]
-            async with connection.transaction():
-                await self.record.record_aside(connection, SetAside(culprits))
-        if step.parts:
-            await self.record.plan(batch.after, batch.upto)
-        await self._write(step)
-
-    async def _write(self, step: RowsStep) -> None:
-        assert self._hold is not None
-        await self.storage.append(self._hold, step)
-        await self.record.at_once(step.after, step.upto)
-
-    async def _step(self, after: int, upto: int) -> RowsStep:
-        """What the log holds in a range. Raises CannotApply where a value does not cast."""
-        connection = self.record.connection
-        with self.record.faults():
-            parts = [part async for part in self._parts(connection, after, upto)]
-        cursor = await connection.execute(
-            SQL["log.newest"], {"after": after, "upto": upto, "types": self.feed.type_names}
-        )
-        row = await cursor.fetchone()
-        last = None if row is None else LastEvent(row[0], bytes(row[1]))
-        return RowsStep(after, upto, parts, last)
+    async def _make_room(self, place: Place) -> None:
+        await self.storage.prepare(place, self.feed.columns)
 
     async def _parts(self, connection: Connection, after: int, upto: int) -> AsyncIterator[Part]:
         while (first := await _first_after(connection, after, upto)) is not None:
@@ -116,15 +66,14 @@ class DrivenFeed(DrivenView):
         """The rows of one type in a range."""
         columns = self.feed.columns[name]
         statement = sql.SQL(SQL["feed.part"]).format(
-            columns=sql.SQL(", ").join(map(_expression, columns)),
+            # The expressions are Headwater's own, made from the type's schema.
+            **csv_rows([(sql.SQL(c.expression), c.sql_type) for c in columns], self.storage.limits),
             after=sql.Literal(after),
             upto=sql.Literal(upto),
             type=sql.Literal(name),
             aside=sql.Literal(sorted(p for p in self._aside if after < p <= upto)),
         )
-        async with connection.cursor() as cursor, cursor.copy(statement) as copy:
-            data = b"".join([bytes(block) async for block in copy])
-        return Part(name, month, columns, after, upto, data)
+        return Part(name, month, columns, after, upto, await copied(connection, statement))
 
     # Care ----------------------------------------------------------------------------------------
 
@@ -135,6 +84,7 @@ class DrivenFeed(DrivenView):
             place = await self.outside.place(connection)
             position, files = await self.storage.files(place)
             position = max(position, 0)
+            first = self.storage.first()
             aside = await self.record.not_applied(connection)
             self._aside = {row[0] for row in aside}
             differences = []
@@ -149,7 +99,12 @@ class DrivenFeed(DrivenView):
             rows = sum(file.rows for file in files)
             cursor = await connection.execute(
                 SQL["log.count"],
-                {"upto": position, "types": self.feed.type_names, "aside": sorted(self._aside)},
+                {
+                    "after": first,
+                    "upto": position,
+                    "types": self.feed.type_names,
+                    "aside": sorted(self._aside),
+                },
             )
             counted = await cursor.fetchone()
             assert counted is not None
@@ -160,11 +115,6 @@ class DrivenFeed(DrivenView):
             self.name, position, rows, len(differences), tuple(differences[:limit]), parked
         )
 
-    async def replay(self, positions: Sequence[int] | None = None) -> int:
-        """Nothing: a feed's rows are in order of position, so parked ones come with a rebuild."""
-        _ = positions
-        return 0
-
     def row_of(self, values: Sequence[Any]) -> Any:
         """Refused: files are read by other programs."""
         _ = values
@@ -174,13 +124,6 @@ class DrivenFeed(DrivenView):
 def month_of(block: int) -> str:
     """The month that owns a block of positions, such as 2026-11."""
     return f"{_FIRST_YEAR + block // 12}-{block % 12 + 1:02}"
-
-
-def _expression(column: Column) -> sql.Composed:
-    kind = "microseconds" if column.sql_type == "timestamp with time zone" else "text"
-    # The expressions are Headwater's own, made from the type's schema.
-    own: Any = column.expression
-    return sql.SQL(SQL[f"feed.{kind}"]).format(expression=sql.SQL(own))
 
 
 async def _first_after(connection: Connection, after: int, upto: int) -> int | None:

@@ -160,8 +160,14 @@ class ViewRecord:
         return None if row is None else row[0]
 
     async def plan(self, after: int, upto: int) -> None:
-        """Records a batch before the first attempt to write it."""
-        await self.connection.execute(SQL["record.plan"], self._planning(after) | {"upto": upto})
+        """Records a batch before the first attempt to write it.
+
+        Raises LeaseLost where another has taken over: it may have recorded, and written, another batch.
+        """
+        planning = self._planning(after) | self._move(after, upto)
+        cursor = await self.connection.execute(SQL["record.plan"], planning)
+        if cursor.rowcount != 1:
+            raise LeaseLost(f"Another relay drives {self.name!r}.")
 
     async def planned(self, after: int) -> int | None:
         """Where the batch recorded for this beginning ends, or None."""

@@ -22,7 +22,7 @@ from headwater.entrances.http.live.channel import Channel, Page
 from headwater.entrances.http.live.messages import Message
 from headwater.entrances.http.views import encode
 from headwater.entrances.http.watermark import Watermark
-from headwater.errors import HeadwaterError, NotCaughtUp, UnknownView
+from headwater.errors import HeadwaterError, NotCaughtUp, RequestRefused, UnknownView
 from headwater.log.database import Connection
 from headwater.log.tasks import ended
 from headwater.readers import CheckpointWatch
@@ -56,12 +56,17 @@ class ViewChannel(Channel):
         self._starting = asyncio.Lock()
 
     async def start(self) -> None:
-        """Begins at the view's checkpoint. Raises UnknownView."""
+        """Begins at the view's checkpoint. Raises UnknownView or RequestRefused."""
         async with self._starting:
             if self._task is None or self._task.done():
                 await self._begin()
 
     async def _begin(self) -> None:
+        if self._view.store is not None and not isinstance(self._view, FoldView):
+            raise RequestRefused(
+                f"The view {self._view.name!r} is in a store that does not tell what has changed.",
+                hint="Follow the events, or keep the view in the log's database.",
+            )
         async with self._app.database().transaction(self._tenant) as connection:
             self.position, self._revision, _ = await self._checkpoint(connection)
         self._task = asyncio.create_task(self._run(), name=f"live view {self._view.name}")

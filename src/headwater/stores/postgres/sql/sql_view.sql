@@ -153,3 +153,21 @@ CASE WHEN count({column}) OVER same_group = 2
 
 -- name: read_one
 SELECT {outputs} FROM {view} WHERE {condition}
+
+-- name: values
+-- OFFSET 0 keeps each expression from being evaluated more than once.
+COPY (SELECT {written}
+        FROM (SELECT {values}
+                FROM {source}{where} OFFSET 0) AS row_of) TO STDOUT (FORMAT csv)
+
+-- name: create_compared
+CREATE TEMPORARY TABLE {table} ({columns})
+
+-- name: fill_compared
+COPY {table} FROM STDIN (FORMAT csv, NULL '\N')
+
+-- name: newest_compared
+SELECT coalesce(max(headwater_upto), 0) FROM {table}
+
+-- name: drop_compared
+DROP TABLE IF EXISTS {table}

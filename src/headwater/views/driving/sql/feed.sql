@@ -1,8 +1,11 @@
 -- name: part
+-- OFFSET 0 keeps each expression from being evaluated more than once.
 COPY (
-  SELECT {columns} FROM headwater.events AS e
-  WHERE e.position > {after} AND e.position <= {upto} AND e.type = {type} AND e.position <> ALL ({aside}::bigint[])
-  ORDER BY e.position
+  SELECT {written} FROM (
+    SELECT {values} FROM headwater.events AS e
+    WHERE e.position > {after} AND e.position <= {upto} AND e.type = {type} AND e.position <> ALL ({aside}::bigint[])
+    ORDER BY e.position OFFSET 0
+  ) AS row_of
 ) TO STDOUT (FORMAT csv)
 
 -- name: text
@@ -10,3 +13,16 @@ COPY (
 
 -- name: microseconds
 (extract(epoch FROM {expression}) * 1000000)::bigint
+
+-- name: limited_number
+(CASE WHEN {expression} IS NULL
+        OR abs({expression}) < {bound}::numeric
+           AND (scale({expression}) <= {decimals} OR scale(trim_scale({expression})) <= {decimals})
+      THEN {expression}
+      -- The cast fails, and its message is the reason.
+      ELSE ({expression}::text || ' has more than ' || {digits} || ' digits or ' || {decimals} || ' decimals')::numeric END)
+
+-- name: limited_date
+(CASE WHEN {expression} IS NULL OR {expression}::date BETWEEN {first} AND {last}
+      THEN {expression}
+      ELSE ({expression}::text || ' is not from ' || {first} || ' to ' || {last})::{type} END)

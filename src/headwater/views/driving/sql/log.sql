@@ -33,7 +33,8 @@ ORDER BY e.position DESC LIMIT 1
 
 -- name: count
 SELECT count(*) FROM headwater.events AS e
-WHERE e.position <= %(upto)s AND e.type = ANY (%(types)s) AND e.position <> ALL (%(aside)s::bigint[])
+WHERE e.position > %(after)s AND e.position <= %(upto)s AND e.type = ANY (%(types)s)
+  AND e.position <> ALL (%(aside)s::bigint[])
 
 -- name: touched
 SELECT DISTINCT jsonb_build_array(e.tenant, e.data ->> %(key)s::text)::text

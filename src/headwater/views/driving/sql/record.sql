@@ -82,8 +82,12 @@ DELETE FROM headwater.parked WHERE view = %(view)s AND position = ANY (%(positio
 UPDATE headwater.parked SET status = 'discarded' WHERE view = %(view)s AND position = ANY (%(positions)s::bigint[]) AND status = 'parked'
 
 -- name: plan
+-- Only by who holds the lease, and on disk before it returns: the store's data may rest on it.
 INSERT INTO headwater.planned (view, generation, after_position, upto)
-VALUES (%(view)s, %(generation)s, %(after)s, %(upto)s)
+SELECT c.view, %(generation)s, %(after)s, %(upto)s
+FROM set_config('synchronous_commit', 'on', true),
+     (SELECT c.view FROM headwater.checkpoints AS c
+      WHERE c.view = %(view)s AND c.fence = %(fence)s AND c.revision = %(revision)s FOR UPDATE) AS c
 ON CONFLICT (view) DO UPDATE SET generation = excluded.generation, after_position = excluded.after_position, upto = excluded.upto
 
 -- name: planned

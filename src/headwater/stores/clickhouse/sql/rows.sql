@@ -1,0 +1,61 @@
+-- name: create
+CREATE TABLE IF NOT EXISTS $table$on_cluster (
+  $columns
+) ENGINE = $engine
+PARTITION BY toYYYYMM(addMonths(toDate('2020-01-01'), bitShiftRight(position, 40)))
+ORDER BY ($order)
+$ttl
+SETTINGS $layout
+
+-- name: ttl
+TTL addMonths(toDate('2020-01-01'), bitShiftRight(position, 40) + 1 + $months)
+
+-- name: show
+CREATE OR REPLACE VIEW $name$on_cluster AS
+SELECT * FROM $table
+WHERE position <= (
+  SELECT argMax(position, (fence, number)) FROM $checkpoints
+  WHERE log = '$log' AND view = '$view' AND generation = $generation
+)
+
+-- name: insert
+INSERT INTO $table ($columns)
+$settings
+SELECT $values
+FROM input('$structure')
+WHERE $guard
+FORMAT CSV
+
+-- name: is_written
+SELECT count() FROM (
+  SELECT 1 FROM $table WHERE position > {after:UInt64} AND position <= {upto:UInt64} LIMIT 1 $reading
+)
+
+-- name: beyond
+SELECT count() FROM $table WHERE position > {upto:UInt64} $reading
+
+-- name: trim
+ALTER TABLE $table$on_cluster DELETE WHERE position > $upto SETTINGS mutations_sync = 2
+
+-- name: files
+SELECT bitShiftRight(position, 40) AS block, intDiv(position, $size) AS chunk, count()
+FROM $table
+WHERE position > {after:UInt64} AND position <= {upto:UInt64}
+GROUP BY block, chunk
+ORDER BY block, chunk
+$reading
+
+-- name: create_scratch
+CREATE TABLE $scratch AS $table ENGINE = Memory
+
+-- name: fill_scratch
+INSERT INTO $scratch ($columns)
+$settings
+SELECT $values
+FROM input('$structure')
+FORMAT CSV
+
+-- name: hashes
+SELECT count(), groupBitXor(sipHash64(*)), sum(sipHash64(*)) FROM $table
+WHERE position > {after:UInt64} AND position <= {upto:UInt64}
+$reading

@@ -1,0 +1,164 @@
+"""SQL views over the log whose groups are in another store.
+
+Postgres evaluates the query's expressions and conditions as it reads a batch, exactly as they were written;
+the store brings the values together. So a query means the same in every store, and checking a view compares
+the store's groups with the query over the log, inside Postgres.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import msgspec
+import psycopg
+from psycopg import sql
+
+from headwater.log.copying import copied
+from headwater.log.database import Connection, Database
+from headwater.stores.postgres.sql_view import SqlViewPlan, Storage, plan_sql_view
+from headwater.stores.postgres.sql_view_rows import difference_of
+from headwater.stores.postgres.sql_view_source import Sources
+from headwater.stores.postgres.sql_view_text import listed, name, template
+from headwater.stores.postgres.sql_view_values import Values, table_columns
+from headwater.views.definition import Verification
+from headwater.views.driving.batches import DrivenBatches
+from headwater.views.driving.record import SQL
+from headwater.views.port import Report
+from headwater.views.sql_view import SqlView
+from headwater.views.store import OutsideTables, Part, Place
+
+_COPY = Storage("headwater_compared", "headwater_compared", "pg_temp")
+
+
+class OutsideSql(DrivenBatches):
+    """A SQL view in another store."""
+
+    def __init__(
+        self, database: Database, view: SqlView, tables: OutsideTables, pause_seconds: float
+    ) -> None:
+        super().__init__(database, view.definition, view.on_failure, tables, pause_seconds)
+        self._view = view
+        self._tables = tables
+        self._planned: SqlViewPlan | None = None
+
+    @property
+    def types(self) -> Sequence[str]:
+        """The event types that the query reads."""
+        return self._view.query.reads
+
+    @property
+    def plan(self) -> SqlViewPlan:
+        """What Postgres said of the query; known once the view's status is."""
+        assert self._planned is not None
+        return self._planned
+
+    @property
+    def _values(self) -> Values:
+        return Values(self.plan, Sources(self._view.query))
+
+    async def prepare(self, connection: Connection) -> None:
+        """Has Postgres describe the query."""
+        self._planned = await plan_sql_view(
+            connection, self._view.query, _COPY, float_tolerance=self._view.float_tolerance,
+            is_elsewhere=True,
+        )  # fmt: skip
+
+    async def _create(self, connection: Connection) -> None:  # noqa: ARG002 - the base's
+        # Before the first batch, so that whoever deploys hears what the store would not keep.
+        self._tables.check(self._values.shape())
+
+    # Driving -------------------------------------------------------------------------------------
+
+    async def _make_room(self, place: Place) -> None:
+        await self._tables.prepare(place, self._values.shape())
+
+    async def _parts(self, connection: Connection, after: int, upto: int) -> AsyncIterator[Part]:
+        values = self._values
+        aside = sorted(p for p in self._aside if after < p <= upto)
+        batch = {"after": after, "upto": upto, "parked": aside}
+        data = await copied(connection, values.copy(self._tables.limits), batch)
+        if data:
+            yield Part(self.name, "", values.columns, after, upto, data)
+
+    async def _keys_of(self, position: int) -> Sequence[str] | None:
+        try:
+            cursor = await self.record.connection.execute(self.plan.keys_of, {"position": position})
+            return [row[0] for row in await cursor.fetchall()] or None
+        except psycopg.DataError:
+            return None
+
+    async def touched(
+        self, connection: Connection, *, after: int, upto: int, parked: Sequence[int]
+    ) -> list[str] | None:
+        """The groups that events in (after, upto] belong to; see StoredView."""
+        if self._planned is None:
+            await self.learn(connection)
+        batch = {"after": after, "upto": upto, "parked": list(parked)}
+        cursor = await connection.execute(self.plan.touched, batch)
+        return [row[0] for row in await cursor.fetchall()]
+
+    # Care ----------------------------------------------------------------------------------------
+
+    async def verify(self, report: Report | None = None, *, limit: int = 20) -> Verification:
+        """Copies the store's groups into a temporary table and compares, inside Postgres.
+
+        A group tells how far it is. All are at least at the store's checkpoint, which is read first, and
+        none is beyond the newest batch among them.
+        """
+        async with self._database.connection() as connection:
+            await self.learn(connection)
+            values = self._values
+            place = await self.outside.place(connection)
+            position, data = await self._tables.export(place, values.shape())
+            upto = max(position, await self._copy(connection, values, data))
+            try:
+                found = await self._compare(connection, upto, limit)
+            finally:
+                await connection.execute(
+                    template("drop_compared").format(table=self.plan.tables.main)
+                )
+            if report is not None:
+                report(1, 1)
+        return found
+
+    async def _copy(self, connection: Connection, values: Values, data: bytes) -> int:
+        """Fills the temporary table; the end of the newest batch in it."""
+        table = self.plan.tables.main
+        columns = [
+            sql.SQL("{} {}").format(name(column), sql.SQL(sql_type))
+            for column, sql_type in table_columns(self.plan, values.columns)
+        ]
+        await connection.execute(
+            template("create_compared").format(table=table, columns=listed(columns))
+        )
+        async with connection.cursor() as cursor:
+            async with cursor.copy(template("fill_compared").format(table=table)) as copy:
+                await copy.write(data)
+            await cursor.execute(template("newest_compared").format(table=table))
+            row = await cursor.fetchone()
+        assert row is not None
+        newest: int = row[0]
+        return newest
+
+    async def _compare(self, connection: Connection, upto: int, limit: int) -> Verification:
+        await connection.execute(SQL["session.snapshot"])
+        try:
+            aside = await self.record.not_applied(connection)
+            parked = [k for _, _, keys, status in aside if status == "parked" for k in keys or ()]
+            parameters = {"upto": upto, "parked": [row[0] for row in aside], "parked_keys": parked}
+            cursor = await connection.execute(self.plan.verify_count, parameters)
+            counted = await cursor.fetchone()
+            assert counted is not None
+            cursor = await connection.execute(self.plan.verify, parameters | {"limit": limit})
+            differences = tuple(
+                difference_of(self._view.query.key, *row) for row in await cursor.fetchall()
+            )
+        finally:
+            await connection.execute(SQL["session.end"])
+        return Verification(self.name, upto, counted[0], counted[1], differences, len(set(parked)))
+
+    def row_of(self, values: Sequence[Any]) -> Any:
+        """A stored row as the view's row type."""
+        names = [output.name for output in self._view.query.outputs]
+        return msgspec.convert(dict(zip(names, values, strict=True)), self._view.row, strict=False)

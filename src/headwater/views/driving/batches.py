@@ -1,0 +1,168 @@
+"""Drives a view whose rows go to a store batch by batch.
+
+A batch is recorded before it is written, and written again as it was.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import AsyncIterator, Sequence
+
+from psycopg import sql
+
+from headwater.log.database import Connection, Database
+from headwater.relay import Batch, OnFailure
+from headwater.views.definition import Definition
+from headwater.views.driving.outside import Outside
+from headwater.views.driving.record import SQL
+from headwater.views.driving.view import DrivenView
+from headwater.views.store import (
+    Hold,
+    LastEvent,
+    Limits,
+    OutsideBatches,
+    Part,
+    Place,
+    RowsStep,
+)
+
+
+class DrivenBatches(DrivenView):
+    """A view of rows; subclasses say which rows the log gives, and make room for them."""
+
+    def __init__(
+        self,
+        database: Database,
+        definition: Definition,
+        on_failure: OnFailure,
+        batches: OutsideBatches,
+        pause_seconds: float,
+    ) -> None:
+        super().__init__(database, definition, on_failure)
+        self.batches = batches
+        self.outside = Outside(self.record, batches)
+        self.pause_seconds = pause_seconds
+        self._hold: Hold | None = None
+        self._aside: set[int] = set()
+
+    # What subclasses give ------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def types(self) -> Sequence[str]:
+        """The event types that it reads."""
+
+    @abstractmethod
+    def _parts(self, connection: Connection, after: int, upto: int) -> AsyncIterator[Part]:
+        """What the log holds in a range, without what is set aside."""
+
+    @abstractmethod
+    async def _make_room(self, place: Place) -> None:
+        """Prepares the store for the rows."""
+
+    async def _keys_of(self, position: int) -> Sequence[str] | None:  # noqa: ARG002 - for subclasses
+        """The keys that an event that is set aside concerns, or None where they cannot be told."""
+        return None
+
+    async def _create(self, connection: Connection) -> None:
+        """Nothing: the store makes room when it is first opened."""
+
+    async def _drop(self, connection: Connection) -> None:
+        """Nothing: the next generation begins elsewhere."""
+
+    # Driving -------------------------------------------------------------------------------------
+
+    async def _opened(self, checkpoint: int) -> int:
+        hold, position = await self.outside.open(checkpoint)
+        self._hold = hold
+        self._aside = {row[0] for row in await self.record.not_applied(self.record.connection)}
+        await self._make_room(hold.place)
+        planned = await self.record.planned(position)
+        await self.batches.trim(hold, position if planned is None else planned)
+        if planned is None:
+            return position
+        step = await self._step(position, planned)
+        step.again = True
+        await self._write(step)
+        return planned
+
+    async def apply(self, batch: Batch) -> None:
+        """Hands on a batch; see Target."""
+        marked = {**batch.parked, **batch.skipped}
+        self._aside.update(marked)
+        step = await self._step(batch.after, batch.upto)
+        if marked:
+            await self._record_aside(batch)
+        if step.parts:
+            await self.record.plan(batch.after, batch.upto)
+        await self._write(step)
+
+    async def _record_aside(self, batch: Batch) -> None:
+        connection = self.record.connection
+        keys = {p: await self._keys_of(p) for p in (*batch.parked, *batch.skipped)}
+        async with connection.transaction():
+            for status, marked in (("parked", batch.parked), ("skipped", batch.skipped)):
+                for position, reason in marked.items():
+                    await self.record.set_aside(
+                        connection, position, keys[position], reason, status=status
+                    )
+
+    async def _write(self, step: RowsStep) -> None:
+        assert self._hold is not None
+        await self.batches.append(self._hold, step)
+        await self.record.at_once(step.after, step.upto)
+
+    async def _step(self, after: int, upto: int) -> RowsStep:
+        """What the log holds in a range. Raises CannotApply where a value does not fit."""
+        connection = self.record.connection
+        with self.record.faults():
+            parts = [part async for part in self._parts(connection, after, upto)]
+        cursor = await connection.execute(
+            SQL["log.newest"], {"after": after, "upto": upto, "types": list(self.types)}
+        )
+        row = await cursor.fetchone()
+        last = None if row is None else LastEvent(row[0], bytes(row[1]))
+        return RowsStep(after, upto, parts, last)
+
+    async def replay(self, positions: Sequence[int] | None = None) -> int:
+        """Nothing: rows are added in order of position, so parked ones come with a rebuild."""
+        _ = positions
+        return 0
+
+
+def csv_rows(
+    expressions: Sequence[tuple[sql.Composable, str]], limits: Limits | None
+) -> dict[str, sql.Composable]:
+    """Expressions of these Postgres types as ``values``, and as CSV carries them as ``written``.
+
+    A value that the store would not keep as it is raises.
+    """
+    names = [sql.Identifier("row_of", f"value_{n}") for n, _ in enumerate(expressions, start=1)]
+    values = [
+        sql.SQL("{} AS {}").format(expression, sql.Identifier(f"value_{n}"))
+        for n, (expression, _) in enumerate(expressions, start=1)
+    ]
+    written = [
+        _csv_value(name, sql_type, limits)
+        for name, (_, sql_type) in zip(names, expressions, strict=True)
+    ]
+    return {"values": sql.SQL(", ").join(values), "written": sql.SQL(", ").join(written)}
+
+
+def _csv_value(expression: sql.Composable, sql_type: str, limits: Limits | None) -> sql.Composable:
+    if limits is not None and sql_type.startswith("numeric"):
+        expression = sql.SQL(SQL["feed.limited_number"]).format(
+            expression=expression,
+            bound=sql.Literal(f"1e{limits.digits}"),
+            digits=sql.Literal(limits.digits),
+            decimals=sql.Literal(limits.decimals),
+        )
+    elif limits is not None and (sql_type == "date" or sql_type.startswith("timestamp")):
+        expression = sql.SQL(SQL["feed.limited_date"]).format(
+            expression=expression,
+            first=sql.Literal(limits.first_date),
+            last=sql.Literal(limits.last_date),
+            type=sql.SQL(sql_type),
+        )
+    kind = "microseconds" if sql_type.startswith("timestamp") else "text"
+    return sql.SQL(SQL[f"feed.{kind}"]).format(expression=expression)
