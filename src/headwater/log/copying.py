@@ -1,7 +1,7 @@
 """What a COPY TO STDOUT gives, as one block.
 
-psycopg hands over a row at a time, each through the event loop: 100,000 short rows take it 0.3 to 0.4 s, of
-which the server needs a quarter. Here whatever has arrived is taken at once, by the same protocol:
+psycopg hands over a row at a time, each through the event loop: 100,000 rows of 120 bytes take it 0.21 to
+0.23 s, this 0.07 to 0.12 s (four runs of each, in turn). Here whatever has arrived is taken at once, by the same protocol:
 ``psycopg.generators``.
 """
 
