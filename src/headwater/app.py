@@ -17,7 +17,7 @@ from psycopg import sql
 
 from headwater.capture.replication import Replication
 from headwater.commands import Accepted, Command, Decider, Over, Rejection
-from headwater.commands.deciding import Request
+from headwater.commands.deciding import Deciding, Request
 from headwater.errors import (
     CommandDefinitionError,
     DefinitionError,
@@ -439,6 +439,11 @@ class App:
         async with self._open.database("headwater_app").transaction(whose) as connection:
             yield Transaction(connection, whose)
 
+    @property
+    def deciding(self) -> Deciding:
+        """Runs commands."""
+        return self._open.deciding
+
     async def append(
         self,
         *events: Event | Fact,
@@ -468,7 +473,7 @@ class App:
         """
         decider = self.decider(type(command))
         request = Request(command, self.tenant_of(tenant), metadata, idempotency_key)
-        return await self._open.deciding.do(decider, request)
+        return await self.deciding.do(decider, request)
 
     async def query(
         self,

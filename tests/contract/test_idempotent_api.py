@@ -10,8 +10,13 @@ from contextlib import asynccontextmanager
 
 import httpx
 import pytest
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse
+from starlette.routing import Route
 
+from headwater.entrances.asgi import Idempotency, refusals
 from headwater.operations.migrate import admit_application
+from tests.contract.test_commands import Deposited, NoFunds, Withdraw, bank
 from tests.support.idempotent_shop import api_of
 from tests.support.web import shop_app
 
@@ -168,6 +173,49 @@ async def test_a_crash_anywhere_between_claim_and_answer(url, database18, point,
         assert answer.json()["order"] == "1"
         assert ("idempotent-replayed" in answer.headers) == bool(facts)
     assert placed(database18) == ["1"]
+
+
+async def test_a_command_behind_a_key_is_decided_once(database):
+    async with bank(database) as app:
+        await app.deploy()
+        await app.append(Deposited("a", 10))
+        async with client_of(withdrawing(app)) as client:
+            first = await client.post("/a/withdrawals", json={"amount": 4}, headers=key("k"))
+            again = await client.post("/a/withdrawals", json={"amount": 4}, headers=key("k"))
+            assert (first.status_code, again.status_code) == (201, 201)
+            assert (first.json(), "idempotent-replayed" in again.headers) == (again.json(), True)
+            many = await asyncio.gather(
+                *(
+                    client.post("/a/withdrawals", json={"amount": 2}, headers=key(f"k{n}"))
+                    for n in range(8)
+                )
+            )
+            assert sorted(answer.status_code for answer in many) == [201] * 3 + [409] * 5
+            refused = next(a for a in many if a.status_code == 409)
+            assert refused.json() == {"balance": 0}
+            await app.append(Deposited("a", 2))
+            name = refused.request.headers["Idempotency-Key"]
+            later = await client.post("/a/withdrawals", json={"amount": 2}, headers=key(name))
+            assert later.status_code == 201  # what left no facts was not kept
+        assert len(await app.log.stream("account/a", tenant="main")) == 7
+
+
+def withdrawing(app):
+    once = Idempotency(tenant="main")
+
+    def told(outcome):
+        if isinstance(outcome, NoFunds):
+            return JSONResponse({"balance": outcome.balance}, 409)
+        return {"token": str(outcome.token)}
+
+    async def withdraw(request):
+        amount = (await request.json())["amount"]
+        claimed = await once(request)
+        command = Withdraw(request.path_params["account"], amount)
+        return await claimed.do(app, command, told, status=201)
+
+    routes = [Route("/{account}/withdrawals", withdraw, methods=["POST"])]
+    return Starlette(routes=routes, exception_handlers=refusals())
 
 
 @asynccontextmanager

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from random import SystemRandom
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from psycopg import Rollback
@@ -30,6 +30,8 @@ from headwater.log.writing import Metadata, Writer, group_of
 _log = logging.getLogger("headwater.commands")
 _random = SystemRandom()
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.002, 0.1
+
+T = TypeVar("T")
 
 MAX_ATTEMPTS = 20
 """How often a command is decided before its conflict is raised."""
@@ -62,6 +64,22 @@ class Deciding:
         """Ends what reads. Idempotent."""
         await self._reads.close()
 
+    async def again(self, attempt: Callable[[], Awaitable[T]], what: str) -> T:
+        """Tries until nothing that was looked at has changed meanwhile, up to MAX_ATTEMPTS times.
+
+        Raises VersionConflict or DecisionOutdated after that, and whatever else an attempt does.
+        """
+        for number in range(1, MAX_ATTEMPTS + 1):
+            try:
+                return await attempt()
+            except (VersionConflict, DecisionOutdated, DeadlockDetected) as error:
+                if number == MAX_ATTEMPTS:
+                    raise
+                _log.debug("%s: attempt %d: %s", what, number, error)
+            longest = min(_FIRST_PAUSE_SECONDS * 2**number, _LONGEST_PAUSE_SECONDS)
+            await asyncio.sleep(_random.uniform(0, longest))
+        raise AssertionError
+
     async def do(self, decider: Decider[Any], request: Request) -> Accepted | Rejection:
         """Decides, and appends what was decided if nothing that it looked at has changed since.
 
@@ -69,21 +87,9 @@ class Deciding:
         VersionConflict or DecisionOutdated after that, IdempotencyKeyReused, StateUnreadable, and what
         appending raises. What the function itself raises passes as it is.
         """
-        with span(f"command {decider.name}"):
-            return await self._do(decider, request)
-
-    async def _do(self, decider: Decider[Any], request: Request) -> Accepted | Rejection:
         places = [Place(s.over.by, s.name.fill(request.command)) for s in decider.sources]
-        for attempt in range(1, MAX_ATTEMPTS + 1):
-            try:
-                return await self._attempt(decider, request, places)
-            except (VersionConflict, DecisionOutdated, DeadlockDetected) as error:
-                if attempt == MAX_ATTEMPTS:
-                    raise
-                _log.debug("%s: attempt %d: %s", decider.name, attempt, error)
-            longest = min(_FIRST_PAUSE_SECONDS * 2**attempt, _LONGEST_PAUSE_SECONDS)
-            await asyncio.sleep(_random.uniform(0, longest))
-        raise AssertionError
+        with span(f"command {decider.name}"):
+            return await self.again(lambda: self._attempt(decider, request, places), decider.name)
 
     async def _attempt(
         self, decider: Decider[Any], request: Request, places: Sequence[Place]

@@ -17,6 +17,10 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from headwater.app import App
+from headwater.commands import Accepted, Command, Rejection
+from headwater.commands.deciding import Request as Asking
+from headwater.commands.deciding import decide_within
 from headwater.errors import IdempotencyKeyMissing, RequestRefused
 from headwater.log.answers import Asked
 from headwater.log.driver import (
@@ -26,6 +30,7 @@ from headwater.log.driver import (
     BlockingSession,
     driver_of,
 )
+from headwater.log.tracing import span
 
 HEADER = "Idempotency-Key"
 REPLAYED = "Idempotent-Replayed"
@@ -40,6 +45,14 @@ class _Answer(msgspec.Struct, array_like=True):
     status: int
     headers: list[tuple[bytes, bytes]]
     body: bytes
+
+
+class _NotKept(Exception):
+    """An answer without facts: the claim rolls back."""
+
+    def __init__(self, response: Response) -> None:
+        super().__init__()
+        self.response = response
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,8 +73,9 @@ class Idempotency:
         """The request, known by its key. Raises IdempotencyKeyMissing and RequestRefused."""
         body = await request.body()
         name = self._name(request, body)
+        tenant = self.tenant if isinstance(self.tenant, str) else self.tenant(request)
         if name is None:
-            return Once(None)
+            return Once(None, tenant)
         caller = (
             request.headers.get("authorization", "")
             if self.caller is None
@@ -69,8 +83,8 @@ class Idempotency:
         )
         whose = hashlib.sha256(caller.encode()).hexdigest()[:16]
         asked = f"{request.method} {request.url.path}?{request.url.query}\n".encode() + body
-        tenant = self.tenant if isinstance(self.tenant, str) else self.tenant(request)
-        return Once(Asked(tenant, f"http {whose} {name}", hashlib.sha256(asked).digest(), name))
+        key = f"http {whose} {name}"
+        return Once(Asked(tenant, key, hashlib.sha256(asked).digest(), name), tenant)
 
     def _name(self, request: Request, body: bytes) -> str | None:
         if (sent := request.headers.get(HEADER)) is not None:
@@ -95,6 +109,7 @@ class Once:
     """One request. Claim it first in the transaction, and settle it last, before the commit."""
 
     _asked: Asked | None
+    tenant: str
 
     async def claim(self, session: AsyncSession) -> Response | None:
         """The answer that was given first; None where there is none yet, and the request is yours.
@@ -113,6 +128,39 @@ class Once:
             driver = cast("AsyncDriver", driver_of(session))
             await driver.run(self._asked.settle(_kept(response)))
         return response
+
+    async def do(
+        self,
+        app: App,
+        command: Command,
+        answer: Callable[[Accepted | Rejection | None], Any],
+        *,
+        status: int = 200,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Response:
+        """Decides on a command once, and keeps the answer with its facts; again where it was overtaken.
+
+        ``answer`` makes the answer of what came of it: Accepted, a Rejection, or None where nothing was to be
+        done. What leaves no facts is not kept: it runs again.
+        """
+        tenant = app.tenant_of(self.tenant)
+        decider = app.decider(type(command))
+
+        async def attempt() -> Response:
+            async with app.transaction(tenant) as tx:
+                if (first := await self.claim(tx.connection)) is not None:
+                    return first
+                asked = Asking(command, tenant, metadata)
+                outcome = await decide_within(tx.connection, decider, asked)
+                if isinstance(outcome, Accepted):
+                    return await self.settle(tx.connection, answer(outcome), status)
+                raise _NotKept(_response(answer(outcome), status))
+
+        with span(f"command {decider.name}"):
+            try:
+                return await app.deciding.again(attempt, decider.name)
+            except _NotKept as rolled_back:
+                return rolled_back.response
 
     def claim_blocking(self, session: BlockingSession) -> Response | None:
         """``claim`` on a blocking connection or session."""
