@@ -200,6 +200,56 @@ async def test_a_command_behind_a_key_is_decided_once(database):
         assert len(await app.log.stream("account/a", tenant="main")) == 7
 
 
+@pytest.mark.parametrize(("point", "facts"), [("decided", 0), ("settled", 0), ("committed", 1)])
+async def test_a_command_killed_between_decision_and_answer(database18, point, facts):
+    async with bank(database18) as app:
+        await app.deploy()
+        await app.append(Deposited("a", 10))
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", _KILLED.format(point=point),
+            env=os.environ | {"HEADWATER_TEST_URL": database18.url, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )  # fmt: skip
+        assert await asyncio.wait_for(process.wait(), 60) == -signal.SIGKILL
+        assert len(await app.log.stream("account/a", tenant="main")) == 1 + facts
+        async with client_of(withdrawing(app)) as client:
+            again = await client.post("/a/withdrawals", json={"amount": 8}, headers=key("k"))
+            assert again.status_code == 201
+            assert ("idempotent-replayed" in again.headers) == bool(facts)
+        (_, withdrawn) = await app.log.stream("account/a", tenant="main")
+        assert again.json()["token"].endswith(f".{withdrawn.position}")
+
+
+_KILLED = """
+import asyncio, os, signal
+from headwater.commands.deciding import Deciding
+from headwater.entrances.asgi import idempotency
+from tests.contract.test_commands import bank
+from tests.contract.test_idempotent_api import client_of, key, withdrawing
+
+class Database: url = os.environ["HEADWATER_TEST_URL"]
+
+def dying(called):
+    async def call(*given, **named):
+        await called(*given, **named)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return call
+
+point = "{point}"
+if point == "decided":
+    idempotency.decide_within = dying(idempotency.decide_within)
+elif point == "settled":
+    idempotency.Once.settle = dying(idempotency.Once.settle)
+else:
+    Deciding.again = dying(Deciding.again)
+
+async def main():
+    async with bank(Database) as app, client_of(withdrawing(app)) as client:
+        await client.post("/a/withdrawals", json={{"amount": 8}}, headers=key("k"))
+
+asyncio.run(main())
+"""
+
+
 def withdrawing(app):
     once = Idempotency(tenant="main")
 
