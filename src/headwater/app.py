@@ -42,10 +42,12 @@ from headwater.operations.settings import Settings
 from headwater.readers.feeds import FeedView
 from headwater.readers.handles import D, FoldView, R, RowsView
 from headwater.readers.reading import DEFAULT_TIMEOUT_SECONDS, Reader
-from headwater.relay import OnFailure, Relay
+from headwater.relay import OnFailure, Pace, Relay
 from headwater.running import Running
 from headwater.views import Fold, SqlView, StoredView
 from headwater.views.derivation import Derivation, check_loops
+from headwater.views.driving.rebuilding import Rebuild
+from headwater.views.driving.view import DrivenView
 from headwater.views.feed import Feed
 from headwater.views.port import Status
 from headwater.views.store import (
@@ -361,6 +363,20 @@ class App:
     def replication_url(self) -> str:
         """The URL for the login that reads the slot of tables captured by replication."""
         return self._open.replication_url
+
+    def rebuilding(self, view: str, *, share: float = 0.5) -> Rebuild | None:
+        """A rebuild of a view beside the one that is read; None where it can only start over in place.
+
+        ``share`` is the part of the time that batches may take. Needs the relay's role. Raises UnknownView.
+        """
+        self.stored(view)
+        live, candidate = (self._open.views()[view] for _ in range(2))
+        if not isinstance(live, DrivenView) or not isinstance(candidate, DrivenView):
+            return None
+        if not live.beside:
+            return None
+        relay = self._open.database("headwater_relay")
+        return Rebuild(relay, live, candidate, Pace(share=share))
 
     def stored(self, view: str) -> StoredView:
         """A view in its store, for operations. Raises UnknownView."""

@@ -244,6 +244,12 @@ class UnknownView(HeadwaterError):
     code = "unknown_view"
 
 
+class NothingKept(HeadwaterError):
+    """Nothing is kept of the view from before its last rebuild."""
+
+    code = "nothing_kept"
+
+
 class ViewStale(HeadwaterError):
     """The view's definition has changed since its data was derived."""
 

@@ -246,10 +246,22 @@ def test_rebuild_starts_a_view_over(deployed):
 
     with deployed.up("--only", "totals"):
         until(at(written["position"]))
-    assert "starts over" in deployed("rebuild", "totals").stdout
+    assert "starts over" in deployed("rebuild", "--in-place", "totals").stdout
     assert at(0)()
     with deployed.up("--only", "totals"):
         until(at(written["position"]))
+
+
+def test_rebuild_swaps_and_rollback_takes_it_back(deployed):
+    written = deployed.place(1)
+    refused = deployed("rollback", "sales", exits=2)
+    assert "Nothing is kept" in refused.stderr
+    with deployed.up("--only", "sales"):
+        until(lambda: deployed.json("views")[2]["position"] == written["position"])
+    assert "sales is rebuilt, equal to the log" in deployed("rebuild", "sales").stdout
+    assert "what it was" in deployed("rollback", "sales").stdout
+    assert deployed.json("verify", "sales")[0]["equal"]
+    assert "is rebuilt in place" in deployed("rollback", "orders", exits=2).stderr
 
 
 def test_an_app_is_named_by_option_too(deployed):

@@ -93,7 +93,7 @@ class Documents:
                 [named(hold.place), hold.fence, hold.revision],
             )
 
-    async def sweep(self, place):
+    async def sweep(self, place, keep):
         with self.transaction() as connection:
             for generation in range(1, place.generation):
                 old = [named(replace(place, generation=generation))]

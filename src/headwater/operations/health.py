@@ -207,9 +207,11 @@ async def view_rows(operator: Database, views: Mapping[str, StoredView]) -> list
             driven,
             parked,
         ) in await cursor.fetchall():
-            known = views.get(view)
+            known = views.get(view.removesuffix("~next"))
             status = "unknown" if known is None else "current"
-            if known is not None and known.definition.fingerprint != fingerprint:
+            if view.endswith("~next"):
+                status = "building"
+            elif known is not None and known.definition.fingerprint != fingerprint:
                 status = "stale"
             (behind,) = await _row(connection, "health.behind", {"after": position, "upto": safe})
             rows.append(

@@ -38,6 +38,8 @@ class Pace:
     longest_retry_seconds: float = 15.0
     stale_retry_seconds: float = 1.0
     calm_seconds: float = 60.0
+    share: float = 1.0
+    """The part of the time in which batches are applied; the rest is left to others."""
 
 
 @dataclass(slots=True)
@@ -111,6 +113,8 @@ class Runner:
         seconds = time.monotonic() - started
         self.progress.batches += 1
         self.progress.busy_seconds += seconds
+        if self.pace.share < 1:
+            await asyncio.sleep(seconds * (1 / self.pace.share - 1))
         full = batch.upto < safe
         if full and seconds < self.pace.target_seconds:
             self._size = min(self._size * 2, self.target.max_batch)

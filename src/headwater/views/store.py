@@ -8,7 +8,7 @@ moves both in one atomic write; that checkpoint is the truth for exactly-once ef
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -164,8 +164,8 @@ class Storage(Protocol):
         """Sets position and epoch; the data is the same. Raises LeaseLost."""
         ...
 
-    async def sweep(self, place: Place) -> None:
-        """Removes what is left of generations before this one."""
+    async def sweep(self, place: Place, keep: Collection[int]) -> None:
+        """Removes what is left of generations before this one, but for those to keep."""
         ...
 
 

@@ -105,11 +105,59 @@ def _plain(verified: Any) -> dict[str, Any]:
 
 @command(app_needed=True)
 @click.argument("view")
-async def rebuild(app: App, view: str) -> int:
-    """Start VIEW over, in place, by its definition of now; a relay refills it."""
+@click.option("--in-place", is_flag=True, help="Empty the view; a relay refills it.")
+@click.option(
+    "--share",
+    type=click.FloatRange(0.01, 1.0),
+    default=0.5,
+    show_default=True,
+    help="The part of the time that building may take.",
+)
+@click.option("--no-verify", is_flag=True, help="Swap without comparing with the log.")
+async def rebuild(app: App, view: str, in_place: bool, share: float, no_verify: bool) -> int:
+    """Build VIEW anew by its definition of now, beside the one that is read, and swap.
+
+    Interrupted and started again, it goes on where it was. A view that cannot stand beside itself is emptied,
+    and a relay refills it: one that reads a fold's documents or is read by such a view, one that derives
+    events, and one in ClickHouse or a lake.
+    """
     await app.database("headwater_relay").open()
-    await app.stored(view).rebuild()
-    output.say(f"{view} is empty and starts over; headwater views shows how far it is")
+    beside = None if in_place else app.rebuilding(view, share=share)
+    if beside is None:
+        await app.stored(view).rebuild()
+        output.say(f"{view} is empty and starts over; headwater views shows how far it is")
+        return 0
+    with output.progress_bar() as bar:
+        task = bar.add_task(view, total=None)
+        began: list[int] = []
+
+        def report(done: int, total: int) -> None:
+            began.append(done)
+            bar.update(task, completed=done - began[0], total=max(total - began[0], 1))
+
+        verified = await beside.run(report, check=not no_verify)
+    if verified is not None and not verified.equal:
+        output.say(
+            f"{view} was not swapped: what was built differs from the log ({verified.summary})"
+        )
+        return 1
+    result = "" if verified is None else f", {verified.summary} to the log"
+    output.say(f"{view} is rebuilt{result}; headwater rollback {view} gives back what it was")
+    return 0
+
+
+@command(app_needed=True)
+@click.argument("view")
+async def rollback(app: App, view: str) -> int:
+    """Give VIEW back what it was before its last rebuild; it goes on from there."""
+    await app.database("headwater_relay").open()
+    beside = app.rebuilding(view)
+    if beside is None:
+        raise HeadwaterError(
+            f"The view {view!r} is rebuilt in place, so nothing is kept.", hint="Rebuild it again."
+        )
+    await beside.roll_back()
+    output.say(f"{view} is what it was before its last rebuild")
     return 0
 
 

@@ -5,6 +5,7 @@ SELECT v.view, v.kind, v.fingerprint, c.position, l.holder, l.state, l.detail,
 FROM headwater.views AS v
 JOIN headwater.checkpoints AS c USING (view)
 LEFT JOIN headwater.leases AS l ON l.name = v.view
+WHERE v.view NOT LIKE '%%~last'
 ORDER BY v.view
 
 -- name: behind

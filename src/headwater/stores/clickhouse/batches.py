@@ -14,6 +14,7 @@ blocks than the table's window (10,000 a partition) came between.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from typing import Any
 from uuid import UUID
 
@@ -64,10 +65,10 @@ class ClickHouseBatches(ABC):
             raise LeaseLost("Another relay has taken over.")
         await self._begin(hold.place, hold.fence, number + 1, checkpoint)
 
-    async def sweep(self, place: Place) -> None:
+    async def sweep(self, place: Place, keep: Collection[int]) -> None:
         """Removes earlier generations."""
         engine = self._engine
-        for generation in range(1, place.generation):
+        for generation in set(range(1, place.generation)) - set(keep):
             prefix = self._name(Place(place.log, place.view, generation), "")
             found = await engine.query(
                 statement("checkpoints.tables"), {"database": engine.database, "prefix": prefix}

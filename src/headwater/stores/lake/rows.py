@@ -9,7 +9,7 @@ by their numbers, so nothing rests on reading right after overwriting.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from headwater.errors import LeaseLost
 from headwater.events import Column
@@ -62,9 +62,9 @@ class LakeRows:
             ),
         )  # fmt: skip
 
-    async def sweep(self, place: Place) -> None:
+    async def sweep(self, place: Place, keep: Collection[int]) -> None:
         """Removes earlier generations."""
-        for generation in range(1, place.generation):
+        for generation in set(range(1, place.generation)) - set(keep):
             old = Place(place.log, place.view, generation)
             await self._engine.remove_below(f"{manifests.root(old)}/")
 

@@ -61,9 +61,14 @@ class PostgresDocuments:
         )
 
     async def create(self, connection: Connection) -> None:
-        """Creates this generation's tables and the view that readers use."""
+        """Creates this generation's table."""
         await connection.execute(self._sql("create"))
         await secure(connection, self.table)
+
+    async def publish(self, connection: Connection) -> None:
+        """Points the view that readers use at this generation."""
+        drop = template("drop_view", file="sql_view_tables.sql")
+        await connection.execute(drop.format(view=self._view))
         await connection.execute(
             template("publish", file="documents.sql").format(view=self._view, table=self.table)
         )
@@ -71,9 +76,14 @@ class PostgresDocuments:
             await connection.execute(
                 template(grant, file="sql_view_tables.sql").format(relation=self._view)
             )
-        await connection.execute(self._sql("create_changes", self.changes))
-        await connection.execute(self._sql("index_changes", self.changes))
-        await secure(connection, self.changes)
+        exists = sql.SQL("SELECT to_regclass({})").format(
+            sql.Literal(self.changes.as_string(connection))
+        )
+        cursor = await connection.execute(exists)
+        if await cursor.fetchone() == (None,):
+            await connection.execute(self._sql("create_changes", self.changes))
+            await connection.execute(self._sql("index_changes", self.changes))
+            await secure(connection, self.changes)
 
     async def drop(self, connection: Connection) -> None:
         """Removes this generation's tables and the view that readers use."""

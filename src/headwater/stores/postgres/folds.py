@@ -46,6 +46,15 @@ class PostgresFold(DrivenFold[D]):
     async def _create(self, connection: Connection) -> None:
         await self.documents.create(connection)
 
+    async def publish(self, connection: Connection) -> None:
+        """Has readers see this generation."""
+        await self.documents.publish(connection)
+
+    @property
+    def beside(self) -> bool:
+        """Not with views over the documents, which are sums of their changes, nor with derived events."""
+        return not self._readers and self.folding.fold.derive is None
+
     async def _drop(self, connection: Connection) -> None:
         await self.documents.drop(connection)
 

@@ -67,8 +67,18 @@ class PostgresRows(DrivenView):
         )
 
     async def _create(self, connection: Connection) -> None:
-        for statement in (*self.plan.tables.create(), *self.plan.tables.publish()):
+        for statement in self.plan.tables.create():
             await connection.execute(statement)
+
+    async def publish(self, connection: Connection) -> None:
+        """Has readers see this generation."""
+        for statement in self.plan.tables.publish():
+            await connection.execute(statement)
+
+    @property
+    def beside(self) -> bool:
+        """Not over a fold's documents, whose changes are told once."""
+        return self._fold is None
 
     async def _drop(self, connection: Connection) -> None:
         for statement in (*self.plan.tables.unpublish(), *self.plan.tables.drop()):

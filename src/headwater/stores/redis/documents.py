@@ -8,7 +8,7 @@ writes nothing, so neither do those after it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -84,9 +84,9 @@ class RedisDocuments:
         with self._engine.faults():
             await pipeline.execute()
 
-    async def sweep(self, place: Place) -> None:
+    async def sweep(self, place: Place, keep: Collection[int]) -> None:
         """Removes earlier generations. Their memory is freed in the background."""
-        for generation in range(1, place.generation):
+        for generation in set(range(1, place.generation)) - set(keep):
             names = Keys(replace(place, generation=generation))
             with self._engine.faults():
                 tenants = [t.decode() for t in await self._client.smembers(names.tenants)]

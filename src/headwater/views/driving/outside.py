@@ -38,7 +38,7 @@ class Outside:
         _, epoch = await _row(record.connection, "log.identity")
         place = await self.place(record.connection)
         if place.generation > 1:
-            await self.storage.sweep(place)
+            await self.storage.sweep(place, await record.generations())
         found = await self.storage.open(place, record.fence)
         if found.replayed:
             # A replay that was killed between the store's write and this one.

@@ -45,6 +45,11 @@ class OutsideFold(DrivenFold[D]):
     async def _create(self, connection: Connection) -> None:
         """Nothing: the store makes room when it is first opened, so deploying does not need it."""
 
+    @property
+    def beside(self) -> bool:
+        """Each generation has a place of its own."""
+        return True
+
     async def _drop(self, connection: Connection) -> None:
         await self._former.drop(connection)
 

@@ -38,6 +38,8 @@ class ViewRecord:
     def __init__(self, database: Database, definition: Definition) -> None:
         self.database = database
         self.definition = definition
+        self.row = definition.view
+        """The name of its rows: the view's, or that of a candidate beside it."""
         self.generation = 1
         self.fence = 0
         self.revision = 0
@@ -52,7 +54,7 @@ class ViewRecord:
 
     async def status(self, connection: Connection) -> Status:
         """Whether what is stored follows from the definition; learns the generation."""
-        cursor = await connection.execute(SQL["record.fingerprint"], {"view": self.name})
+        cursor = await connection.execute(SQL["record.fingerprint"], {"view": self.row})
         row = await cursor.fetchone()
         if row is None:
             return "missing"
@@ -63,11 +65,17 @@ class ViewRecord:
         """Records a new view at the beginning of the log."""
         self.generation = 1
         await connection.execute(SQL["record.create"], self._described())
-        await connection.execute(SQL["record.create_checkpoint"], {"view": self.name})
+        await connection.execute(SQL["record.create_checkpoint"], {"view": self.row})
+
+    async def create_candidate(self, connection: Connection) -> None:
+        """Records another generation beside the view, at the beginning of the log."""
+        described = self._described() | {"generation": self.generation}
+        await connection.execute(SQL["rebuild.create"], described)
+        await connection.execute(SQL["record.create_checkpoint"], {"view": self.row})
 
     async def restart(self, connection: Connection) -> None:
         """Sets the checkpoint to the beginning; locks it against batches first."""
-        await connection.execute(SQL["record.restart"], {"view": self.name})
+        await connection.execute(SQL["record.restart"], {"view": self.row})
 
     async def redefine(self, connection: Connection) -> None:
         """Begins the next generation by the definition of now, with nothing parked."""
@@ -75,16 +83,21 @@ class ViewRecord:
         row = await cursor.fetchone()
         assert row is not None
         self.generation = row[0]
-        await connection.execute(SQL["record.clear_parked"], {"view": self.name})
+        await connection.execute(SQL["record.clear_parked"], {"view": self.row})
 
     def _described(self) -> dict[str, object]:
         definition = self.definition
         return {
-            "view": definition.view,
+            "view": self.row,
             "kind": definition.kind,
             "definition": definition.encoded,
             "fingerprint": definition.fingerprint,
         }
+
+    async def generations(self) -> list[int]:
+        """Those of the view, of a candidate beside it, and of the one kept."""
+        cursor = await self.connection.execute(SQL["rebuild.generations"], {"view": self.name})
+        return [row[0] for row in await cursor.fetchall()]
 
     # The checkpoint ------------------------------------------------------------------------------
 
@@ -116,14 +129,26 @@ class ViewRecord:
     async def take_over(self, fence: int) -> int:
         """Takes the view over under a fence; its checkpoint. Raises LeaseLost for a lower fence."""
         cursor = await self.connection.execute(
-            SQL["record.take_over"], {"view": self.name, "fence": fence}
+            SQL["record.take_over"], {"view": self.row, "fence": fence}
         )
         row = await cursor.fetchone()
         if row is None:
             raise LeaseLost(f"Another relay drives {self.name!r}.")
         position: int = row[0]
         self.fence, self.revision = fence, row[1]
+        await self._require_generation()
         return position
+
+    async def _require_generation(self) -> None:
+        """Refuses to drive a generation that was replaced since its status was read.
+
+        In a statement of its own: the one before may have waited for the swap, and sees the rest of the
+        database as it was when it began. Whatever replaces the generation from here on raises the
+        revision, so no batch of ours goes through.
+        """
+        known = self.generation
+        if await self.status(self.connection) == "missing" or self.generation != known:
+            raise LeaseLost(f"The view {self.name!r} was rebuilt meanwhile.")
 
     async def close(self) -> None:
         """Closes the driving connection. Idempotent."""
@@ -155,7 +180,7 @@ class ViewRecord:
 
     async def checkpoint(self, connection: Connection, view: str | None = None) -> int | None:
         """Where this view is, or another; None where it is not deployed."""
-        cursor = await connection.execute(SQL["record.checkpoint"], {"view": view or self.name})
+        cursor = await connection.execute(SQL["record.checkpoint"], {"view": view or self.row})
         row = await cursor.fetchone()
         return None if row is None else row[0]
 
@@ -176,12 +201,12 @@ class ViewRecord:
         return None if row is None else row[0]
 
     def _planning(self, after: int) -> dict[str, object]:
-        return {"view": self.name, "generation": self.generation, "after": after}
+        return {"view": self.row, "generation": self.generation, "after": after}
 
     async def follow_store(self, position: int) -> None:
         """Sets the checkpoint to the one that the view's store keeps, which is the truth."""
         parameters = {
-            "view": self.name,
+            "view": self.row,
             "position": position,
             "fence": self.fence,
             "revision": self.revision,
@@ -190,11 +215,11 @@ class ViewRecord:
 
     async def disturb(self, connection: Connection) -> None:
         """Says that others than the relay's batches change the data; locks the checkpoint."""
-        await connection.execute(SQL["record.disturb"], {"view": self.name})
+        await connection.execute(SQL["record.disturb"], {"view": self.row})
 
     def _move(self, after: int, upto: int) -> dict[str, object]:
         return {
-            "view": self.name,
+            "view": self.row,
             "after": after,
             "upto": upto,
             "fence": self.fence,
@@ -227,7 +252,7 @@ class ViewRecord:
     ) -> None:
         """Records an event that could not be applied. Idempotent."""
         parameters = {
-            "view": self.name,
+            "view": self.row,
             "position": position,
             "keys": None if keys is None else list(keys),
             "reason": reason[:2000],
@@ -242,7 +267,7 @@ class ViewRecord:
         """Records events, as position and (tenant, key), that follow a parked one. Idempotent."""
         places = list(followers)
         parameters = {
-            "view": self.name,
+            "view": self.row,
             "positions": arrays.bigint_array(position for position, _ in places),
             "tenants": arrays.text_array(key[0] for _, key in places),
             "keys": arrays.text_array(key[1] for _, key in places),
@@ -259,7 +284,7 @@ class ViewRecord:
 
     async def not_applied(self, connection: Connection) -> list[Aside]:
         """The events that were not applied, in order."""
-        cursor = await connection.execute(SQL["record.not_applied"], {"view": self.name})
+        cursor = await connection.execute(SQL["record.not_applied"], {"view": self.row})
         return await cursor.fetchall()
 
     async def parked(
@@ -268,21 +293,21 @@ class ViewRecord:
         """The parked events, or those at some positions, in order: position, tenant, keys."""
         wanted = None if positions is None else list(positions)
         cursor = await connection.execute(
-            SQL["record.parked_here"], {"view": self.name, "positions": wanted}
+            SQL["record.parked_here"], {"view": self.row, "positions": wanted}
         )
         return await cursor.fetchall()
 
     async def unpark(self, connection: Connection, positions: Sequence[int]) -> int:
         """Forgets parked events that were applied after all; how many. Idempotent."""
         cursor = await connection.execute(
-            SQL["record.unpark"], {"view": self.name, "positions": list(positions)}
+            SQL["record.unpark"], {"view": self.row, "positions": list(positions)}
         )
         return cursor.rowcount
 
     async def discard(self, connection: Connection, positions: Sequence[int]) -> int:
         """Gives parked events up; how many."""
         cursor = await connection.execute(
-            SQL["record.discard"], {"view": self.name, "positions": list(positions)}
+            SQL["record.discard"], {"view": self.row, "positions": list(positions)}
         )
         return cursor.rowcount
 

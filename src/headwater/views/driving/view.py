@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from headwater.errors import UnknownView
 from headwater.log.database import Connection, Database
-from headwater.relay import OnFailure
-from headwater.views.definition import Definition
+from headwater.relay import Batch, OnFailure
+from headwater.views.definition import Definition, Verification
 from headwater.views.driving.record import SQL, ViewRecord
-from headwater.views.port import Status
+from headwater.views.port import Report, Status
 
 
 class DrivenView(ABC):
@@ -44,11 +44,19 @@ class DrivenView(ABC):
         """The view whose changes this one reads, or None for the log."""
         return None
 
+    @property
+    def beside(self) -> bool:
+        """Whether another generation can be built beside the one that is read."""
+        return False
+
     # What subclasses give ------------------------------------------------------------------------
 
     @abstractmethod
     async def _create(self, connection: Connection) -> None:
         """Makes room for this generation in the log's database."""
+
+    async def publish(self, connection: Connection) -> None:
+        """Has readers in the log's database see this generation."""
 
     @abstractmethod
     async def _drop(self, connection: Connection) -> None:
@@ -60,6 +68,14 @@ class DrivenView(ABC):
     @abstractmethod
     async def _opened(self, checkpoint: int) -> int:
         """Loads what batches need, once the view was taken over; the checkpoint to go on from."""
+
+    @abstractmethod
+    async def apply(self, batch: Batch) -> None:
+        """Applies a batch; see Target."""
+
+    @abstractmethod
+    async def verify(self, report: Report | None = None, *, limit: int = 20) -> Verification:
+        """Compares the view with the fold of the log up to its checkpoint."""
 
     @abstractmethod
     async def replay(self, positions: Sequence[int] | None = None) -> int:
@@ -88,7 +104,13 @@ class DrivenView(ABC):
                 await self.record.create(connection)
                 await self.prepare(connection)
                 await self._create(connection)
+                await self.publish(connection)
             return status
+
+    async def create_beside(self, connection: Connection) -> None:
+        """Makes room for the generation that the record knows, which nobody reads yet."""
+        await self.prepare(connection)
+        await self._create(connection)
 
     async def rebuild(self) -> None:
         """Starts the view over in place: empty, at the beginning, by the definition of now."""
@@ -107,6 +129,7 @@ class DrivenView(ABC):
         await self.record.redefine(connection)
         await self.prepare(connection)
         await self._create(connection)
+        await self.publish(connection)
 
     # Driving -------------------------------------------------------------------------------------
 

@@ -72,6 +72,7 @@ CROSS JOIN LATERAL (
   FROM (SELECT e.recorded_at FROM headwater.events AS e
         WHERE e.position > c.position AND e.position <= %(upto)s
         ORDER BY e.position LIMIT %(max_rows)s) AS e) AS w
+WHERE v.view NOT LIKE '%%~%%'
 ORDER BY v.view
 
 -- name: parked

@@ -1,0 +1,52 @@
+-- A view's rows, and those of the candidate beside it (VIEW~next) and of the generation kept (VIEW~last).
+
+-- name: generations
+SELECT generation FROM headwater.views WHERE view IN (%(view)s, %(view)s || '~next', %(view)s || '~last')
+
+-- name: newest_generation
+SELECT max(generation) FROM headwater.views WHERE view IN (%(view)s, %(view)s || '~next', %(view)s || '~last')
+
+-- name: rows
+SELECT view, kind, fingerprint, generation, definition->>'store' FROM headwater.views WHERE view = %(view)s
+
+-- name: create
+INSERT INTO headwater.views (view, kind, definition, fingerprint, generation)
+VALUES (%(view)s, %(kind)s, %(definition)s::jsonb, %(fingerprint)s, %(generation)s)
+
+-- name: clear_parked
+DELETE FROM headwater.parked WHERE view = %(view)s
+
+-- name: forget
+DELETE FROM headwater.views WHERE view = %(view)s
+
+-- name: hold
+SELECT position FROM headwater.checkpoints WHERE view = %(view)s FOR UPDATE
+
+-- name: keep_view
+INSERT INTO headwater.views (view, kind, definition, fingerprint, generation, deployed_at)
+SELECT %(to)s, kind, definition, fingerprint, generation, deployed_at FROM headwater.views WHERE view = %(from)s
+
+-- name: keep_checkpoint
+INSERT INTO headwater.checkpoints (view, position, epoch, revision)
+SELECT %(to)s, position, epoch, revision FROM headwater.checkpoints WHERE view = %(from)s
+
+-- name: move_parked
+UPDATE headwater.parked SET view = %(to)s WHERE view = %(from)s
+
+-- name: take_view
+UPDATE headwater.views AS v
+SET kind = n.kind, definition = n.definition, fingerprint = n.fingerprint, generation = n.generation, deployed_at = clock_timestamp()
+FROM headwater.views AS n WHERE v.view = %(to)s AND n.view = %(from)s
+
+-- name: take_checkpoint
+UPDATE headwater.checkpoints AS c
+SET position = n.position, epoch = n.epoch, revision = greatest(c.revision, n.revision) + 1, updated_at = clock_timestamp()
+FROM headwater.checkpoints AS n WHERE c.view = %(to)s AND n.view = %(from)s
+
+-- name: forget_plan
+DELETE FROM headwater.planned WHERE view = %(view)s
+
+-- name: tables
+SELECT c.relname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+WHERE n.nspname = 'headwater_views' AND c.relkind = 'r'
+  AND (c.relname = %(table)s OR starts_with(c.relname, %(table)s || '__'))

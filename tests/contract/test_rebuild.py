@@ -1,0 +1,238 @@
+"""Promise 4: a view is rebuilt beside the one that is read, and swapped without a gap or a mixture."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+
+import pytest
+from redis_server import RedisServer
+
+from headwater import App, Document, Event, Settings
+from headwater.errors import DefinitionError, LeaseLost, NothingKept
+from headwater.operations.health import view_rows
+from headwater.stores.redis import Redis
+from headwater.testing.driving import drive, publish
+
+pytestmark = pytest.mark.postgres
+
+
+class Placed(Event, type="order.placed", stream="order/{order}"):
+    order: str
+    total: int
+
+
+class Order(Document):
+    total: int = 0
+    events: int = 0
+
+
+def orders_app(url, redis="", *, factor=1, kind="fold") -> App:
+    stores = {"fast": redis} if redis else {}
+    app = App(
+        "orders", events=[Placed], tenant="main", settings=Settings(database_url=url, stores=stores)
+    )
+    if kind == "sql":
+        app.sql(
+            "orders",
+            sql=f'SELECT "order", sum({factor} * total) AS total, count(*) AS events FROM order.placed GROUP BY 1',
+        )
+        return app
+
+    def once(state: Order, event: Placed) -> Order:
+        return state.but(total=state.total + event.total, events=state.events + 1)
+
+    def doubled(state: Order, event: Placed) -> Order:
+        return state.but(total=state.total + 2 * event.total, events=state.events + 1)
+
+    store = Redis("fast") if kind == "redis" else None
+    app.fold(key="order", name="orders", store=store)(once if factor == 1 else doubled)
+    return app
+
+
+@pytest.fixture
+def redis():
+    server = RedisServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture(params=["fold", "sql", "redis"])
+def made(request, database, redis):
+    """Makes the app over one kind of view, with a factor."""
+    url = redis.url()
+    return lambda factor=1: orders_app(database.url, url, factor=factor, kind=request.param)
+
+
+async def fill(app, count, *, keys=7, after=0):
+    written = await app.append(*(Placed(f"k{n % keys}", 1) for n in range(after, after + count)))
+    await publish(app)
+    return written
+
+
+async def test_reads_go_on_while_it_is_rebuilt_under_writes(made):
+    """Continuous writes, and reads at their tokens: none is refused, none is from before its token."""
+    async with made() as app:
+        await app.deploy()
+        async with app.relay():
+            await fill(app, 3000)
+            rebuilding, counts = True, [0]
+
+            async def write_and_read():
+                while rebuilding:
+                    written = await app.append(Placed("hot", 1))
+                    counts[0] += 1
+                    row = await app.view("orders").get("hot", at_least=written.token)
+                    assert row.events == counts[0]
+
+            writing = asyncio.create_task(write_and_read())
+            for _ in range(5):
+                rebuild = app.rebuilding("orders", share=1.0)
+                verified = await rebuild.run()
+                assert verified.summary == "equal"
+            rebuilding = False
+            await writing
+            assert counts[0] >= 5
+            written = await app.append(Placed("hot", 1))
+            row = await app.view("orders").get("hot", at_least=written.token)
+            assert row.events == counts[0] + 1
+        assert (await app.stored("orders").verify()).summary == "equal"
+
+
+async def test_a_changed_definition_is_swapped_whole_and_rolled_back(made):
+    async with made() as app:
+        await app.deploy()
+        await fill(app, 70)
+        await drive(app, app.stored("orders"), 1)
+    async with made(factor=2) as changed:
+        row = await changed.view("orders").get("k1")
+        assert row.total == 10  # the old one is read until the new one is whole
+        with pytest.raises(NothingKept):
+            await changed.rebuilding("orders").roll_back()
+        assert (await changed.rebuilding("orders").run()).summary == "equal"
+        assert (await changed.view("orders").get("k1")).total == 20
+        assert len(await changed.view("orders").list()) == 7
+        written = await changed.append(Placed("k1", 1))
+        await publish(changed)
+        await drive(changed, changed.stored("orders"), 2)
+        assert (await changed.view("orders").get("k1", at_least=written.token)).total == 22
+        await changed.rebuilding("orders").roll_back()
+    async with made() as app:
+        assert (await app.view("orders").get("k1")).total == 10
+        await drive(app, app.stored("orders"), 3)
+        assert (await app.view("orders").get("k1", at_least=written.token)).total == 11
+        assert (await app.stored("orders").verify()).summary == "equal"
+    async with made(factor=2) as changed:  # and forward again: what was built stands by
+        assert (await changed.rebuilding("orders").run()).summary == "equal"
+        assert (await changed.view("orders").get("k1", at_least=written.token)).total == 22
+        assert (await changed.stored("orders").verify()).summary == "equal"
+
+
+async def test_a_corrupted_view_is_mended_beside_itself(database):
+    async with orders_app(database.url) as app:
+        await app.deploy()
+        await fill(app, 70)
+        await drive(app, app.stored("orders"), 1)
+        with database.admin() as admin:
+            admin.execute(
+                "UPDATE headwater_views.orders__1 SET document = jsonb_set(document, '{total}', '99') WHERE key = 'k2'"
+            )
+        assert (await app.stored("orders").verify()).differing == 1
+        await app.rebuilding("orders").run()
+        assert (await app.stored("orders").verify()).summary == "equal"
+        with database.admin() as admin:
+            await app.rebuilding("orders").run()
+            tables = admin.execute(
+                "SELECT relname FROM pg_class WHERE relname LIKE 'orders__%' AND relkind = 'r' ORDER BY 1"
+            )
+            # The one that is read, the one kept, and the changes: no other generation is left.
+            assert [row[0] for row in tables] == ["orders__2", "orders__3", "orders__changes"]
+
+
+_KILLED = """
+import asyncio, os, signal
+from tests.contract.test_rebuild import orders_app
+
+async def main():
+    app = orders_app(os.environ["HEADWATER_TEST_URL"], os.environ["HEADWATER_TEST_REDIS"], kind="{kind}")
+    async with app:
+        await app.database("headwater_relay").open()
+        rebuild = app.rebuilding("orders", share=1.0)
+        {patch}
+        await rebuild.run()
+
+asyncio.run(main())
+"""
+
+_PATCHES = {
+    "in the middle": """
+        apply, left = rebuild.candidate.apply, [2]
+        async def dying(batch):
+            await apply(batch)
+            left[0] -= 1
+            if not left[0]:
+                os.kill(os.getpid(), signal.SIGKILL)
+        rebuild.candidate.apply = dying
+        """,
+    "before the swap": """
+        async def dying(fence):
+            os.kill(os.getpid(), signal.SIGKILL)
+        type(rebuild)._swap = lambda self, fence: dying(fence)
+        """,
+    "in the swap": """
+        publish = rebuild.live.publish
+        async def dying(connection):
+            await publish(connection)
+            os.kill(os.getpid(), signal.SIGKILL)
+        rebuild.live.publish = dying
+        """,
+}
+
+
+@pytest.mark.parametrize("kind", ["fold", "sql", "redis"])
+@pytest.mark.parametrize("point", list(_PATCHES))
+async def test_a_rebuild_that_is_killed_goes_on_where_it_was(database18, redis, kind, point):
+    async with orders_app(database18.url, redis.url(), kind=kind) as app:
+        await app.deploy()
+        await fill(app, 3000)
+        await drive(app, app.stored("orders"), 1)
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", _KILLED.format(kind=kind, patch=_PATCHES[point]),
+            env=os.environ | {
+                "HEADWATER_TEST_URL": database18.url,
+                "HEADWATER_TEST_REDIS": redis.url(),
+                "PYTHONPATH": os.pathsep.join(sys.path),
+            },
+        )  # fmt: skip
+        assert await asyncio.wait_for(process.wait(), 60) == -signal.SIGKILL
+        assert (await app.view("orders").get("k1")).events == 429  # read as ever
+        rows = {row[0]: row for row in await view_rows(app.database("headwater_operator"), {})}
+        assert rows["orders~next"][2] == "building"
+        assert rows["orders~next"][3] > 0
+        rebuild = app.rebuilding("orders", share=1.0)
+        with pytest.raises(LeaseLost, match="Another process rebuilds"):
+            await rebuild.run()  # the one that was killed still holds its lease
+        with database18.admin() as admin:
+            admin.execute(
+                "UPDATE headwater.leases SET expires_at = now() WHERE name = 'orders~next'"
+            )
+        seen = []
+        assert (await rebuild.run(lambda done, total: seen.append(done))).summary == "equal"
+        assert (await app.stored("orders").verify()).summary == "equal"
+        assert (await app.view("orders").get("k1")).events == 429
+
+
+async def test_what_cannot_stand_beside_itself_says_so(database18, redis):
+    async with orders_app(database18.url) as app:
+        await app.deploy()
+    moved = orders_app(database18.url, redis.url(), kind="redis")
+    async with moved:
+        with pytest.raises(DefinitionError, match="moves to another store"):
+            await moved.rebuilding("orders").run()
+    app = orders_app(database18.url)
+    app.sql("over", sql="SELECT events, count(*) AS orders FROM orders GROUP BY 1")
+    async with app:
+        assert app.rebuilding("orders") is None
+        assert app.rebuilding("over") is None
