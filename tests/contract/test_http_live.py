@@ -431,7 +431,7 @@ async def test_a_websocket_carries_the_same_messages(client):
 
 
 async def test_a_websocket_that_takes_nothing_is_closed_with_a_reason(database18):
-    limits = Limits(slow_seconds=0.5, channel_messages=50)
+    limits = Limits(slow_seconds=3.0, channel_messages=50)
     async with api(database18, limits=limits) as client:
         # A queue of one message: the client's library stops reading when nobody takes it.
         async with socket_to(client, "/v1/live/events?after=0", max_queue=1) as events:
