@@ -276,6 +276,19 @@ async def test_a_view_over_documents_says_when_too_much_has_changed(client, data
         assert (name, "read the view again" in data["reason"]) == ("reset", True)
 
 
+async def told(client, check, finding):
+    """Waits until /readyz says that of a view; the process stays ready whatever its views do."""
+    async with asyncio.timeout(SECONDS):
+        while True:
+            answer = await client.get("/readyz")
+            assert (answer.status_code, answer.json()["ready"]) == (200, True)
+            if {"check": check, "finding": finding}.items() <= next(
+                c for c in answer.json()["checks"] if c["check"] == check
+            ).items():
+                return
+            await asyncio.sleep(0.05)
+
+
 @pytest.fixture
 def redis():
     server = RedisServer()
@@ -303,6 +316,12 @@ async def test_a_view_in_another_store_is_read_and_followed_alike(database18, re
             _, _, change = await stream.next()
             now = await client.get("/v1/views/orders/k2")
             assert change == {"key": "k2", "row": now.json()}
+        await told(client, "view orders", "running, 2 parked")
+        redis.stop()
+        await app.append(contract_app.Placed(3, "k3", Decimal(9)))
+        await told(client, "view orders", "retrying, 2 parked")
+        redis.start()
+        await told(client, "view orders", "running, 2 parked")
     mended = contract_app.make(settings, Redis("fast"), poisonous=False)
     async with (
         mended,

@@ -15,11 +15,12 @@ from headwater.operations.migrate import migrations
 
 
 class Check(msgspec.Struct):
-    """One condition of being ready."""
+    """One thing looked at. What is not ``required`` is shown, and does not keep the process from being ready."""
 
     check: str
     ok: bool
     finding: str
+    required: bool = True
 
 
 class Readiness(msgspec.Struct):
@@ -43,6 +44,8 @@ async def readyz(call: Call) -> Response:
     """GET /readyz."""
     checks = [await _schema(call)]
     ready = all(check.ok for check in checks)
+    if ready:
+        checks += await _views(call)
     return Response(
         _encode(Readiness(ready, checks)), 200 if ready else 503, _NO_STORE, "application/json"
     )
@@ -62,6 +65,25 @@ async def _schema(call: Call) -> Check:
             "database", False, f"the schema is at {number}, older than {newest}: run headwater init"
         )
     return Check("database", True, f"reached, schema at {number}")
+
+
+async def _views(call: Call) -> list[Check]:
+    """How the views are. One that is parked, or waits for its store, harms no other and no writer.
+
+    Whoever asks needs no token, so reasons are not told.
+    """
+    try:
+        async with call.service.app.database("headwater_operator").connection() as connection:
+            cursor = await connection.execute(SQL["http.view_health"])
+            rows = await cursor.fetchall()
+    except (HeadwaterError, psycopg.Error) as error:
+        reason = error.message if isinstance(error, HeadwaterError) else type(error).__name__
+        return [Check("views", False, reason, required=False)]
+    checks = []
+    for view, state, parked in rows:
+        finding = f"{state}, {parked:,} parked" if parked else state
+        checks.append(Check(f"view {view}", state == "running" and not parked, finding, False))
+    return checks
 
 
 async def metrics(call: Call) -> Response:

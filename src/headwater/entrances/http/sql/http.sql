@@ -26,6 +26,12 @@ WHERE v.view = ANY (%(views)s)
 -- name: schema_number
 SELECT max(number) FROM headwater.migrations
 
+-- name: view_health
+SELECT v.view, CASE WHEN l.expires_at > clock_timestamp() THEN l.state ELSE 'not driven' END,
+       (SELECT count(*) FROM headwater.parked AS p WHERE p.view = v.view AND p.status = 'parked')
+FROM headwater.views AS v LEFT JOIN headwater.leases AS l ON l.name = v.view
+WHERE v.view NOT LIKE '%%~%%' ORDER BY v.view
+
 -- name: present
 SELECT p.connection, p.member, p.since
 FROM headwater.presence AS p JOIN headwater.presence_holders AS h USING (holder)
