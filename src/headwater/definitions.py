@@ -1,0 +1,232 @@
+"""What an app declares: its events, views and commands. Nothing here does I/O.
+
+Names that belong together are checked as they are declared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from headwater.commands import Command, Decider, Over
+from headwater.errors import (
+    CommandDefinitionError,
+    DefinitionError,
+    UnknownView,
+    ViewDefinitionError,
+)
+from headwater.events import Event, EventType, EventTypes
+from headwater.readers import feeds
+from headwater.readers.feeds import FeedView
+from headwater.readers.handles import D, FoldView, Installation, R, RowsView
+from headwater.relay import OnFailure
+from headwater.views import Fold, SqlView
+from headwater.views.derivation import Derivation, check_loops
+from headwater.views.feed import Feed
+from headwater.views.store import (
+    Store,
+    Transform,
+    name_of,
+)
+
+
+class Definitions(Installation, feeds.Installation):
+    """The declarations of one app, over the types of events that it knows."""
+
+    def __init__(self, name: str, events: Iterable[type[Event]]) -> None:
+        self.name = name
+        self.events = EventTypes(events)
+        self._folds: dict[str, FoldView[Any]] = {}
+        self._rows: dict[str, RowsView[Any]] = {}
+        self._feeds: dict[str, FeedView] = {}
+        self._stores: dict[str, Store] = {}
+        self._derivations: list[Derivation] = []
+        self._deciders: dict[type[Command], Decider[Any]] = {}
+
+    def fold(
+        self,
+        *,
+        key: str,
+        name: str | None = None,
+        on_failure: OnFailure = "park",
+        version: int = 1,
+        store: Store | None = None,
+    ) -> Callable[[Callable[..., D | None]], FoldView[D]]:
+        """Declares a fold: ``def orders(state: Order, event: Placed | Voided) -> Order | None``.
+
+        ``key`` names a field of every event that it reads; an event whose key is None concerns no
+        document. A state of None removes the document. The function must depend on its arguments
+        alone; raise ``version`` when code that it calls has changed. ``store`` is where the documents
+        are; without one, in the log's database.
+        """
+        where = None if store is None else self._offered(store, "fold")
+
+        def declare(evolve: Callable[..., D | None]) -> FoldView[D]:
+            fold = Fold.of(
+                evolve, name=name, key=key, on_failure=on_failure, version=version, store=where
+            )
+            return self.declare(fold, store)
+
+        return declare
+
+    def derive(
+        self, view: FoldView[D], *, name: str | None = None, on_failure: OnFailure = "park"
+    ) -> Callable[[Callable[..., Any]], FoldView[D]]:
+        """Declares events that follow from a fold's changes: ``def large(before: Order, after: Order, event: Placed)``.
+
+        The function returns events or commands, one or several, or None. It makes a view of its own, which
+        folds as ``view`` does and appends what it derives, in one commit; a rebuild derives nothing again.
+        Raises DefinitionError where a type of event would follow from itself.
+        """
+        if view.store is not None:
+            raise ViewDefinitionError(
+                f"The documents of {view.name!r} are in another store, and derived events are not.",
+                hint="Derive from a fold in the log's database.",
+            )
+
+        def declare(derive: Callable[..., Any]) -> FoldView[D]:
+            derivation = Derivation.of(derive, view.fold, name, self.decider)
+            for event in derivation.derived:
+                self.events.named(EventType.of(event).name)
+            self._derivations.append(derivation)
+            check_loops(self._derivations)
+            fold = replace(view.fold, name=derivation.name, derive=derive, on_failure=on_failure)
+            return self.declare(fold)
+
+        return declare
+
+    def declare(self, fold: Fold[D], store: Store | None = None) -> FoldView[D]:
+        """Declares a fold that is made already."""
+        for declared in fold.types:
+            self.events.named(declared.name)
+        self._unused(fold.name)
+        view = FoldView(self, fold, store)
+        self._folds[fold.name] = view
+        return view
+
+    def sql(
+        self,
+        name: str,
+        *,
+        sql: str | Path,
+        row: type[R] | None = None,
+        key: Sequence[str] | None = None,
+        on_failure: OnFailure = "park",
+        float_tolerance: float | None = None,
+        store: Store | None = None,
+    ) -> RowsView[R]:
+        """Declares an incremental SQL view: a SELECT over event types as relations, or the path of one.
+
+        ``key`` names the outputs that it groups by, ``row`` is a struct of all outputs; left out, both
+        follow from the query, and rows have no types that a checker knows. Sums of floats
+        depend on the batches' boundaries: cast to numeric, or declare a ``float_tolerance``.
+        """
+        self._unused(name)
+        where = None if store is None else self._offered(store, "sql")
+        text = sql.read_text() if isinstance(sql, Path) else sql
+        view = SqlView.of(
+            name=name,
+            row=row,
+            key=None if key is None else tuple(key),
+            text=text,
+            events=self.events,
+            folds={view.name: view.fold for view in self._folds.values()},
+            on_failure=on_failure,
+            float_tolerance=float_tolerance,
+            store=where,
+        )
+        for read in view.query.reads if view.query.over_documents else ():
+            if self._folds[read].store is not None:
+                raise ViewDefinitionError(
+                    f"The view {name!r} reads the documents of {read!r}, which are in another store.",
+                    hint="Read a fold in Postgres, or the events.",
+                )
+        handle: RowsView[R] = RowsView(self, view, store)
+        self._rows[name] = handle
+        return handle
+
+    def feed(
+        self,
+        name: str,
+        *,
+        types: Sequence[type[Event]],
+        store: Store,
+        on_failure: OnFailure = "park",
+    ) -> FeedView:
+        """Declares a feed: events of these types, as they are, as typed rows in a store."""
+        feed = Feed(name, tuple(types), self._offered(store, "feed"), on_failure)
+        for declared in feed.types:
+            self.events.named(declared.name)
+        self._unused(name)
+        view = FeedView(self, feed, store)
+        self._feeds[name] = view
+        return view
+
+    def command(
+        self, *over: FoldView[Any] | Over, name: str | None = None
+    ) -> Callable[[Callable[..., Any]], Decider[Any]]:
+        """Declares who decides on a command: ``def void(state: Order, command: Void) -> list[Voided]``.
+
+        The function takes the state of each fold, over the command's stream or as ``over(...)`` says, then
+        the command. It returns events, or a Rejection; it does no I/O, and runs again on a conflict.
+        """
+        sources = [one if isinstance(one, Over) else Over(one.fold) for one in over]
+
+        def declare(decide: Callable[..., Any]) -> Decider[Any]:
+            decider = Decider.of(decide, sources, name=name)
+            for event in decider.events:
+                self.events.named(EventType.of(event).name)
+            if (other := self._deciders.get(decider.command)) is not None:
+                raise CommandDefinitionError(
+                    f"{other.name!r} and {decider.name!r} decide on {decider.command.__name__}.",
+                    hint="One function decides on a command; make it two commands.",
+                )
+            self._deciders[decider.command] = decider
+            return decider
+
+        return declare
+
+    def decider(self, command: type[Command]) -> Decider[Any]:
+        """Who decides on a command. Raises CommandDefinitionError."""
+        if (found := self._deciders.get(command)) is None:
+            raise CommandDefinitionError(
+                f"Nothing in the app {self.name!r} decides on {command.__name__}.",
+                hint="Write a function under @app.command(...).",
+            )
+        return found
+
+    def _offered(self, store: Store, transform: Transform) -> str:
+        """The store's name in definitions. Raises ViewDefinitionError for what it does not offer."""
+        if transform not in store.transforms:
+            raise ViewDefinitionError(
+                f"The store {store.name!r} ({store.kind}) does not run a {transform}.",
+                hint=f"It runs {', '.join(sorted(store.transforms))}.",
+            )
+        if self._stores.setdefault(store.name, store) != store:
+            raise DefinitionError(f"There are two stores {store.name!r}.", hint="Rename one.")
+        return name_of(store)
+
+    def _unused(self, name: str) -> None:
+        if name in self.views:
+            raise DefinitionError(f"There are two views {name!r}.", hint="Rename one.")
+
+    @property
+    def views(self) -> list[str]:
+        """The names of the views, folds first."""
+        return [*self._folds, *self._rows, *self._feeds]
+
+    @property
+    def readable(self) -> list[str]:
+        """The names of the views that are read by key: all but feeds."""
+        return [*self._folds, *self._rows]
+
+    def view(self, name: str) -> FoldView[Any] | RowsView[Any]:
+        """A view as readers use it. Raises UnknownView."""
+        if (found := self._folds.get(name) or self._rows.get(name)) is None:
+            raise UnknownView(
+                f"The app {self.name!r} has no view {name!r}.",
+                hint=f"It has {', '.join(self.views) or 'none'}.",
+            )
+        return found
