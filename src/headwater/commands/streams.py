@@ -2,77 +2,44 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from headwater.commands.statements import SQL
 from headwater.log import arrays
 from headwater.log.database import Database
 from headwater.log.reading import StoredRow
-from headwater.log.tasks import ended
+from headwater.log.sharing import Shared
 
-_READERS = 2
 _AT_ONCE = 200
-
-
-@dataclass(slots=True)
-class _Waiting:
-    tenant: str
-    name: str
-    answer: asyncio.Future[list[StoredRow]]
+Stream = tuple[str, str]
+"""Tenant and name."""
 
 
 class SharedReads:
-    """Whole streams. Whoever asks while a read is under way shares the next one."""
+    """Whole streams."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._waiting: list[_Waiting] = []
-        self._readers: set[asyncio.Task[None]] = set()
+        self._shared = Shared(self._answer, at_once=_AT_ONCE, name="shared reads")
 
     async def rows(self, name: str, tenant: str) -> list[StoredRow]:
         """The events of a stream, in order, as they are in a snapshot that is taken after the call."""
-        waiting = _Waiting(tenant, name, asyncio.get_running_loop().create_future())
-        self._waiting.append(waiting)
-        if len(self._readers) < _READERS:
-            reader = asyncio.create_task(self._read(), name="shared reads")
-            self._readers.add(reader)
-            reader.add_done_callback(self._readers.discard)
-        return await waiting.answer
+        return await self._shared.ask((tenant, name))
 
     async def close(self) -> None:
         """Ends what reads. Idempotent."""
-        await ended(list(self._readers))
+        await self._shared.close()
 
-    async def _read(self) -> None:
-        while self._waiting:
-            taken, self._waiting = self._waiting[:_AT_ONCE], self._waiting[_AT_ONCE:]
-            by_tenant: dict[str, list[_Waiting]] = {}
-            for one in taken:
-                by_tenant.setdefault(one.tenant, []).append(one)
-            for tenant, some in by_tenant.items():
-                await self._answer(tenant, some)
+    async def _answer(self, streams: Sequence[Stream]) -> list[list[StoredRow]]:
+        found: dict[Stream, list[StoredRow]] = {}
+        for tenant in sorted({tenant for tenant, _ in streams}):
+            names = sorted({name for whose, name in streams if whose == tenant})
+            for row in await self._fetch(tenant, names):
+                found.setdefault((tenant, row[2]), []).append(row)
+        return [found.get(stream, []) for stream in streams]
 
-    async def _answer(self, tenant: str, some: Sequence[_Waiting]) -> None:
-        try:
-            found = await self._fetch(tenant, {one.name for one in some})
-        except BaseException as error:  # whatever it is, it is the callers'
-            for one in some:
-                if not one.answer.done():
-                    if isinstance(error, Exception):
-                        one.answer.set_exception(error)
-                    else:
-                        one.answer.cancel()
-            if not isinstance(error, Exception):
-                raise
-            return
-        for one in some:
-            if not one.answer.done():
-                one.answer.set_result(found.get(one.name, []))
-
-    async def _fetch(self, tenant: str, names: set[str]) -> dict[str, list[StoredRow]]:
-        parameters = {"tenant": tenant, "names": arrays.text_array(sorted(names))}
+    async def _fetch(self, tenant: str, names: Sequence[str]) -> list[StoredRow]:
+        parameters = {"tenant": tenant, "names": arrays.text_array(names)}
         async with self._database.connection() as connection:
             # One round trip: the statements of a transaction, sent together.
             async with connection.pipeline(), connection.transaction():
@@ -81,7 +48,4 @@ class SharedReads:
                     SQL["commands.streams"], parameters, binary=True, prepare=True
                 )
             rows: list[StoredRow] = await cursor.fetchall()
-        found: dict[str, list[StoredRow]] = {}
-        for row in rows:
-            found.setdefault(row[2], []).append(row)
-        return found
+        return rows

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from headwater.log.tasks import ended
-from headwater.rates.plan import Counters, Decision, Plan, Taken, Want
+from headwater.log.sharing import Shared
+from headwater.rates.plan import Counters, Decision, Plan, Want
 
 _AT_ONCE = 500
-_ASKING = 2
-
-
-@dataclass(slots=True)
-class _Waiting:
-    key: str
-    plan: Plan
-    answer: asyncio.Future[Decision]
+Request = tuple[str, Plan]
+"""The key that is counted, and what it may do."""
 
 
 class Limiter:
@@ -25,54 +18,26 @@ class Limiter:
 
     def __init__(self, counters: Counters) -> None:
         self._counters = counters
-        self._waiting: list[_Waiting] = []
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._shared = Shared(self._answer, at_once=_AT_ONCE, name="rates")
 
     async def take(self, key: str, plan: Plan) -> Decision:
         """Counts a request of a key. Raises what the counters' engine does."""
-        waiting = _Waiting(f"{plan.name} {key}", plan, asyncio.get_running_loop().create_future())
-        self._waiting.append(waiting)
-        if len(self._tasks) < _ASKING:
-            task = asyncio.create_task(self._ask(), name="rates")
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-        return await waiting.answer
+        return await self._shared.ask((f"{plan.name} {key}", plan))
 
     async def close(self) -> None:
         """Ends what asks. Idempotent."""
-        await ended(list(self._tasks))
+        await self._shared.close()
 
-    async def _ask(self) -> None:
-        while self._waiting:
-            taken, self._waiting = self._waiting[:_AT_ONCE], self._waiting[_AT_ONCE:]
-            by_key: dict[str, list[_Waiting]] = {}
-            for one in taken:
-                by_key.setdefault(one.key, []).append(one)
-            groups = list(by_key.values())
-            wants = [Want(group[0].key, group[0].plan, len(group)) for group in groups]
-            try:
-                answers = await self._counters.take(wants)
-            except BaseException as error:
-                _fail(taken, error)
-                if not isinstance(error, Exception):
-                    raise
-                continue
-            for group, answer in zip(groups, answers, strict=True):
-                _tell(group, answer)
-
-
-def _tell(group: Sequence[_Waiting], taken: Taken) -> None:
-    """The first may go on, as many as were granted."""
-    for number, one in enumerate(group):
-        if not one.answer.done():
-            one.answer.set_result(Decision.of(one.plan, taken, allowed=number < taken.granted))
-
-
-def _fail(waiting: Sequence[_Waiting], error: BaseException) -> None:
-    for one in waiting:
-        if one.answer.done():
-            continue
-        if isinstance(error, Exception):
-            one.answer.set_exception(error)
-        else:
-            one.answer.cancel()
+    async def _answer(self, requests: Sequence[Request]) -> list[Decision]:
+        """Of requests with one key the first may go on, as many as were granted."""
+        plans = dict(requests)
+        counted = Counter(key for key, _ in requests)
+        wants = [Want(key, plans[key], count) for key, count in counted.items()]
+        taken = dict(zip(counted, await self._counters.take(wants), strict=True))
+        before: Counter[str] = Counter()
+        decisions = []
+        for key, plan in requests:
+            allowed = before[key] < taken[key].granted
+            decisions.append(Decision.of(plan, taken[key], allowed=allowed))
+            before[key] += 1
+        return decisions
