@@ -44,6 +44,9 @@ async def test_the_overview_says_how_far_each_view_is(database18):
             token = await append(client, *(line(n) for n in range(5)))
             await client.get("/v1/views/orders/1", params={"at_least": token})
             overview = (await client.get("/v1/overview")).json()
+            doctor = {f["check"]: f for f in (await client.get("/v1/doctor")).json()}
+        assert doctor["view orders"]["level"] == "ok"
+        assert doctor["view sales"]["finding"] == "no relay drives it, and 5 events wait"
         views = {view["name"]: view for view in overview["views"]}
         assert set(views) == {"by_events", "orders", "sales", "totals"}
         assert (views["orders"]["behind"], views["orders"]["state"]) == (0, "running")

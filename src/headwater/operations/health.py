@@ -166,8 +166,17 @@ async def _views(operator: Database, views: Mapping[str, StoredView]) -> list[Fi
                 Finding(
                     "warn",
                     f"view {name}",
-                    f"{parked} events are parked",
+                    f"{parked:,} {'event is' if parked == 1 else 'events are'} parked",
                     f"Run headwater parked --view {name}.",
+                )
+            )
+        elif behind and state is None and status != "building":
+            findings.append(
+                Finding(
+                    "warn",
+                    f"view {name}",
+                    f"no relay drives it, and {behind:,} events wait",
+                    "Run headwater up, with the view among those it drives.",
                 )
             )
         elif state not in {"running", None, "released"}:
