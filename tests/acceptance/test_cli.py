@@ -252,6 +252,18 @@ def test_rebuild_starts_a_view_over(deployed):
         until(at(written["position"]))
 
 
+def test_explain_names_the_events_behind_a_row(deployed):
+    written = deployed.place(1)
+    with deployed.up("--only", "orders"):
+        until(lambda: deployed.json("views")[1]["position"] == written["position"])
+    explained = deployed.json("explain", "orders", "1")
+    assert [c["row"] for c in explained["changes"]] == [{"total": "5", "events": 1}]
+    shown = deployed("explain", "orders", "1").stdout
+    assert "order.placed" in shown
+    assert f"1 of 1 events, up to position {written['position']}" in shown
+    assert "No event" in deployed("explain", "orders", "9").stdout
+
+
 def test_rebuild_swaps_and_rollback_takes_it_back(deployed):
     written = deployed.place(1)
     refused = deployed("rollback", "sales", exits=2)

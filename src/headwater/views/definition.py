@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Literal
 
 import msgspec
@@ -48,6 +49,35 @@ class Difference:
     key: str
     expected: Any
     stored: Any
+
+
+class Change(msgspec.Struct, frozen=True):
+    """An event behind a row, and the row as it was after it; None where there was none.
+
+    ``left_out`` says why the event had no part in it: parked, skipped or discarded.
+    """
+
+    position: int
+    stream: str
+    version: int
+    type: str
+    recorded_at: datetime
+    occurred_at: datetime | None
+    data: msgspec.Raw
+    row: Any
+    left_out: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """The newest ``changes`` of a row, oldest first, of ``events`` in all, up to a view's checkpoint."""
+
+    view: str
+    tenant: str
+    key: tuple[str | None, ...]
+    position: int
+    events: int
+    changes: tuple[Change, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from headwater.relay import Target
-from headwater.views.definition import Definition, Verification
+from headwater.views.definition import Definition, Explanation, Verification
 
 Status = Literal["missing", "current", "stale"]
 Report = Callable[[int, int], None]
@@ -48,6 +48,12 @@ class StoredView(Target, Protocol):
 
     async def verify(self, report: Report | None = None, *, limit: int = 20) -> Verification:
         """Compares the view with the fold of the log up to its checkpoint."""
+        ...
+
+    async def explain(
+        self, key: Sequence[str | None], *, tenant: str, limit: int = 20
+    ) -> Explanation:
+        """The events behind a row, and how it changed at each of the newest."""
         ...
 
     async def replay(self, positions: Sequence[int] | None = None) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import click
+import msgspec
 
 from headwater.app import App
 from headwater.entrances.cli import output
@@ -128,7 +129,7 @@ async def rebuild(app: App, view: str, in_place: bool, share: float, no_verify: 
         output.say(f"{view} is empty and starts over; headwater views shows how far it is")
         return 0
     with output.progress_bar() as bar:
-        task = bar.add_task(view, total=None)
+        task = bar.add_task(view, total=1)
         began: list[int] = []
 
         def report(done: int, total: int) -> None:
@@ -143,6 +144,41 @@ async def rebuild(app: App, view: str, in_place: bool, share: float, no_verify: 
         return 1
     result = "" if verified is None else f", {verified.summary} to the log"
     output.say(f"{view} is rebuilt{result}; headwater rollback {view} gives back what it was")
+    return 0
+
+
+@command(app_needed=True)
+@click.argument("view")
+@click.argument("key", nargs=-1)
+@click.option("--tenant", help="Whose row; the app's only tenant by default.")
+@click.option(
+    "--limit", type=click.IntRange(1, 1_000), default=20, show_default=True, help="The newest."
+)
+@json_option
+async def explain(
+    app: App, view: str, key: Sequence[str], tenant: str | None, limit: int, as_json: bool
+) -> int:
+    """Name the events behind the row of VIEW with this KEY, and how it changed at each."""
+    await app.database("headwater_relay").open()
+    found = await app.stored(view).explain(key, tenant=app.tenant_of(tenant), limit=limit)
+    if as_json:
+        output.json(found)
+        return 0
+    if not found.events:
+        output.say(f"No event up to position {found.position} is behind this key.")
+        return 0
+    output.table(
+        ("position", "stream", "version", "type", "data", "row after it"),
+        [
+            [
+                str(change.position), change.stream, change.version, change.type,
+                bytes(change.data).decode(),
+                f"({change.left_out})" if change.left_out else msgspec.json.encode(change.row, enc_hook=str).decode(),
+            ]
+            for change in found.changes
+        ],
+    )  # fmt: skip
+    output.say(f"{len(found.changes)} of {found.events:,} events, up to position {found.position}")
     return 0
 
 

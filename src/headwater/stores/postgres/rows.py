@@ -14,9 +14,10 @@ from headwater.log.database import Connection, Database
 from headwater.relay import Batch
 from headwater.stores.postgres.folds import PostgresFold
 from headwater.stores.postgres.sql_view import SqlViewPlan, Storage, plan_sql_view
+from headwater.stores.postgres.sql_view_explain import explain_sql
 from headwater.stores.postgres.sql_view_rows import difference_of
 from headwater.stores.postgres.sql_view_text import template
-from headwater.views.definition import Verification
+from headwater.views.definition import Explanation, Verification
 from headwater.views.driving.record import snapshot
 from headwater.views.driving.view import DrivenView
 from headwater.views.port import Report
@@ -197,6 +198,14 @@ class PostgresRows(DrivenView):
                     continue
             await self.record.unpark(connection, done)
         return len(done)
+
+    async def explain(
+        self, key: Sequence[str | None], *, tenant: str, limit: int = 20
+    ) -> Explanation:
+        """The events behind a row, and how it changed at each of the newest; see StoredView."""
+        async with snapshot(self._database) as connection:
+            await self.learn(connection)
+            return await explain_sql(self.plan, self.record, connection, key, tenant, limit)
 
     def row_of(self, values: Sequence[Any]) -> Any:
         """A stored row as the view's row type."""

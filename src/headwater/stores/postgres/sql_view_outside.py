@@ -17,13 +17,14 @@ from psycopg import sql
 from headwater.log.copying import copied
 from headwater.log.database import Connection, Database
 from headwater.stores.postgres.sql_view import SqlViewPlan, Storage, plan_sql_view
+from headwater.stores.postgres.sql_view_explain import explain_sql
 from headwater.stores.postgres.sql_view_rows import difference_of
 from headwater.stores.postgres.sql_view_source import Sources
 from headwater.stores.postgres.sql_view_text import listed, name, template
 from headwater.stores.postgres.sql_view_values import Values, table_columns
-from headwater.views.definition import Verification
+from headwater.views.definition import Explanation, Verification
 from headwater.views.driving.batches import DrivenBatches
-from headwater.views.driving.record import SQL
+from headwater.views.driving.record import SQL, snapshot
 from headwater.views.port import Report
 from headwater.views.sql_view import SqlView
 from headwater.views.store import OutsideTables, Part, Place
@@ -157,6 +158,14 @@ class OutsideSql(DrivenBatches):
         finally:
             await connection.execute(SQL["session.end"])
         return Verification(self.name, upto, counted[0], counted[1], differences, len(set(parked)))
+
+    async def explain(
+        self, key: Sequence[str | None], *, tenant: str, limit: int = 20
+    ) -> Explanation:
+        """The events behind a row, and how it changed at each of the newest; see StoredView."""
+        async with snapshot(self._database) as connection:
+            await self.learn(connection)
+            return await explain_sql(self.plan, self.record, connection, key, tenant, limit)
 
     def row_of(self, values: Sequence[Any]) -> Any:
         """A stored row as the view's row type."""

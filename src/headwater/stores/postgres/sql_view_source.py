@@ -20,7 +20,7 @@ from headwater.views.sql import DocumentSource
 if TYPE_CHECKING:
     from headwater.views.sql import IncrementalQuery, Reading
 
-Window = Literal["in_batch", "at_position", "up_to", "none"]
+Window = Literal["in_batch", "at_position", "up_to", "of_one", "among", "none"]
 
 
 @dataclass(frozen=True, slots=True)

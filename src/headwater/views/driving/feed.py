@@ -10,7 +10,7 @@ from psycopg import sql
 from headwater.errors import DefinitionError
 from headwater.log.copying import copied
 from headwater.log.database import Connection, Database
-from headwater.views.definition import Difference, Verification
+from headwater.views.definition import Difference, Explanation, Verification
 from headwater.views.driving.batches import DrivenBatches, csv_rows
 from headwater.views.driving.record import SQL
 from headwater.views.feed import Feed
@@ -113,6 +113,15 @@ class DrivenFeed(DrivenBatches):
         parked = sum(status == "parked" for _, _, _, status in aside)
         return Verification(
             self.name, position, rows, len(differences), tuple(differences[:limit]), parked
+        )
+
+    async def explain(
+        self, key: Sequence[str | None], *, tenant: str, limit: int = 20
+    ) -> Explanation:
+        """Refused: a feed's rows are events."""
+        _ = key, tenant, limit
+        raise DefinitionError(
+            f"The rows of {self.name!r} are events themselves.", hint="Use headwater stream."
         )
 
     def row_of(self, values: Sequence[Any]) -> Any:

@@ -9,8 +9,10 @@ from typing import Any, Generic, TypeVar
 
 from headwater.log.database import Connection, Database
 from headwater.relay import Batch
+from headwater.views.definition import Explanation
 from headwater.views.driving.checking import read_log
-from headwater.views.driving.record import SQL
+from headwater.views.driving.explaining import explain_fold
+from headwater.views.driving.record import SQL, snapshot
 from headwater.views.driving.view import DrivenView
 from headwater.views.driving.work import Folding, NotApplied, Row, Work
 from headwater.views.fold import Document, Fold, Key
@@ -107,6 +109,15 @@ class DrivenFold(DrivenView, Generic[D]):
             return [Step(batch.after, batch.upto)], {}
         # The user's function may be slow; in a thread it delays no other view.
         return await asyncio.to_thread(self.folding.steps, work, batch, self._cache)
+
+    async def explain(
+        self, key: Sequence[str | None], *, tenant: str, limit: int = 20
+    ) -> Explanation:
+        """The events behind a document, and how it changed at each of the newest; see StoredView."""
+        async with snapshot(self._database) as connection:
+            return await explain_fold(
+                self.folding.fold, self.record, connection, key, tenant, limit
+            )
 
     # Reading -------------------------------------------------------------------------------------
 

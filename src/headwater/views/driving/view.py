@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from headwater.errors import UnknownView
 from headwater.log.database import Connection, Database
 from headwater.relay import Batch, OnFailure
-from headwater.views.definition import Definition, Verification
+from headwater.views.definition import Definition, Explanation, Verification
 from headwater.views.driving.record import SQL, ViewRecord
 from headwater.views.port import Report, Status
 
@@ -76,6 +76,12 @@ class DrivenView(ABC):
     @abstractmethod
     async def verify(self, report: Report | None = None, *, limit: int = 20) -> Verification:
         """Compares the view with the fold of the log up to its checkpoint."""
+
+    @abstractmethod
+    async def explain(
+        self, key: Sequence[str | None], *, tenant: str, limit: int = 20
+    ) -> Explanation:
+        """The events behind a row, and how it changed at each of the newest."""
 
     @abstractmethod
     async def replay(self, positions: Sequence[int] | None = None) -> int:

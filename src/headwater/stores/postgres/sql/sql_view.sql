@@ -14,6 +14,12 @@ e.position > %(after)s::bigint
 -- name: events_at_position
 e.position = %(position)s::bigint
 
+-- name: events_of_one
+e.position = headwater_event.position
+
+-- name: events_among
+e.position = ANY (%(positions)s::bigint[])
+
 -- name: events_up_to
 e.position <= %(upto)s::bigint
     AND e.position <> ALL (%(parked)s::bigint[])
@@ -171,3 +177,13 @@ SELECT coalesce(max(headwater_upto), 0) FROM {table}
 
 -- name: drop_compared
 DROP TABLE IF EXISTS {table}
+
+-- name: positions_of
+SELECT headwater_event.position
+  FROM headwater.events AS headwater_event
+ WHERE headwater_event.tenant = %(tenant)s AND headwater_event.type = ANY (%(types)s) AND headwater_event.position <= %(upto)s
+   AND EXISTS (SELECT FROM {source}{where})
+ ORDER BY headwater_event.position
+
+-- name: row_among
+SELECT to_jsonb(explained) FROM (SELECT {outputs} FROM {source}{where}{group_by}) AS explained

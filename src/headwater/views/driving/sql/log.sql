@@ -45,3 +45,15 @@ WHERE e.position > %(after)s AND e.position <= %(upto)s AND e.type = ANY (%(type
 -- name: correlations
 SELECT e.position, jsonb_strip_nulls(jsonb_build_object('correlation', e.metadata->'correlation', 'trace', e.metadata->'trace'))
 FROM headwater.events AS e WHERE e.position = ANY (%(positions)s)
+
+-- name: of_key
+SELECT e.position, e.tenant, e.stream, e.version, e.type, e.schema_version, e.id, e.recorded_at, e.occurred_at,
+       e.data::text, e.metadata::text, e.keys
+FROM headwater.events AS e
+WHERE e.tenant = %(tenant)s AND e.type = ANY (%(types)s) AND e.position <= %(upto)s AND e.data ->> %(field)s::text = %(key)s
+ORDER BY e.position
+
+-- name: at_positions
+SELECT e.position, e.tenant, e.stream, e.version, e.type, e.schema_version, e.id, e.recorded_at, e.occurred_at,
+       e.data::text, e.metadata::text, e.keys
+FROM headwater.events AS e WHERE e.position = ANY (%(positions)s) ORDER BY e.position
