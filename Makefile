@@ -12,7 +12,7 @@ demo: $(VENV)/demo.stamp
 	$(BIN)/python -m examples.airport
 
 test: lint
-	$(BIN)/pytest -q --numprocesses=$(WORKERS)
+	$(BIN)/pytest -q --numprocesses=$(WORKERS) --dist=loadgroup
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
