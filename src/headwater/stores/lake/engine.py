@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,12 @@ if TYPE_CHECKING:
     from headwater.stores.lake.rows import LakeRows
 
 _POINTER = {"Cache-Control": "no-cache"}
+_RETRIES: Any = {
+    # The relay waits for a store and says so; the client's own retries are for a dropped connection.
+    "max_retries": 3,
+    "backoff": {"init_backoff": timedelta(milliseconds=50), "max_backoff": timedelta(seconds=1)},
+    "retry_timeout": timedelta(seconds=15),
+}
 
 
 class LakeEngine:
@@ -42,7 +49,9 @@ class LakeEngine:
         try:
             path = url.removeprefix("file://")
             self._store: Any = (
-                LocalStore(path, mkdir=True) if self._is_local else from_url(self.url)
+                LocalStore(path, mkdir=True)
+                if self._is_local
+                else from_url(self.url, retry_config=_RETRIES)
             )
         except (BaseError, ValueError, OSError) as error:
             raise SettingError(
