@@ -6,6 +6,7 @@ import asyncio
 import io
 import subprocess
 import sys
+from decimal import Decimal
 
 import obstore
 import pyarrow.parquet as pq
@@ -17,7 +18,8 @@ from obstore.store import LocalStore, from_url
 from headwater import App
 from headwater.errors import SettingError, ViewDefinitionError
 from headwater.relay import Batch
-from headwater.stores.lake import Lake
+from headwater.stores.lake import Lake, Merging
+from headwater.stores.lake.manifest import WHOLE_EVERY
 from headwater.testing.contract_app import Placed, make
 from headwater.testing.driving import drive, publish
 from headwater.testing.feeds import FeedGround, FeedStoreContract, driven, feed_of
@@ -27,7 +29,17 @@ pytestmark = pytest.mark.postgres
 
 
 def lake_store():
-    return Lake("archive", every_seconds=0.05)
+    """Merges early, so that the whole contract holds while files are merged."""
+    return Lake("archive", every_seconds=0.05, merging=Merging(files=4))
+
+
+def unmerged_store():
+    return Lake("archive", every_seconds=0.05, merging=Merging(files=10_000))
+
+
+def hasty_store():
+    """Removes what was merged at once."""
+    return Lake("archive", every_seconds=0.05, merging=Merging(files=4, grace_seconds=0))
 
 
 class LakeGround(FeedGround):
@@ -42,6 +54,11 @@ class LakeGround(FeedGround):
         self.url = url
         self.objects = objects
         self.urls = {"archive": url}
+
+    def use(self, function):
+        """Declares the store otherwise, here and in processes that are killed."""
+        self.reference = f"{__name__}:{function.__name__}"
+        self.store = function()
 
     def names(self, ending):
         """The names of all objects that end so."""
@@ -147,6 +164,7 @@ class TestLakeFeeds(FeedStoreContract):
 
 async def test_a_planned_batch_is_written_as_planned(ground, database18):
     """Redelivery is the same batch: no object is left that no manifest names."""
+    ground.use(unmerged_store)
     async with ground.app() as app:
         await fill(app, 200)
         await publish(app)
@@ -185,6 +203,99 @@ async def test_many_manifests_are_read_from_the_last_whole_one(folder):
         await view.close()
         verified = await driven(app, 3)
         assert verified.rows == 230
+
+
+# Merging -----------------------------------------------------------------------------------------
+
+
+async def driven_in_batches(app, fence, batches=12):
+    """Events of both types in as many batches; the feed is left open."""
+    last = await fill(app, 10 * batches)
+    first = last - 10 * batches
+    await publish(app)
+    view = app.stored("orders")
+    position = await view.open(fence)
+    for n in range(1, batches + 1):
+        upto = first + 10 * n
+        await view.apply(Batch(position, upto))
+        position = upto
+    return view
+
+
+async def test_small_files_become_one_and_what_was_merged_goes_later(ground):
+    ground.use(unmerged_store)
+    async with ground.app() as app:
+        await (await driven_in_batches(app, 1)).close()
+        small = await feed_of(app).files()
+        rows = await ground.read(app)
+    assert len(small) == 12
+    ground.use(lake_store)
+    async with ground.app() as app:
+        await app.stored("orders").open(2)
+        await app.stored("orders").tend()
+        await app.stored("orders").close()
+        ((_, merged),) = await feed_of(app).files()
+        assert (merged.after, merged.upto) == (small[0][1].after, small[-1][1].upto)
+        assert await ground.read(app) == rows
+        assert all(ground.get(ground.name_of(url)) for url, _ in small)  # for readers until later
+        assert (await driven(app, 3)).rows == 120
+    ground.use(hasty_store)
+    async with ground.app() as app:
+        await app.stored("orders").open(4)
+        await app.stored("orders").tend()
+        await app.stored("orders").close()
+        named = [ground.name_of(url) for url, _ in await feed_of(app).files()]
+        assert ground.names(".parquet") == named
+        assert await ground.read(app) == rows
+
+
+@pytest.mark.parametrize(
+    "point",
+    ["after write_merged", "after commit_merged", "before remove_unnamed", "after remove_unnamed"],
+)
+async def test_a_kill_while_merging_loses_and_leaves_nothing(folder, point):
+    folder.use(unmerged_store)
+    async with folder.app() as app:
+        await (await driven_in_batches(app, 1)).close()
+        rows = await folder.read(app)
+    folder.use(hasty_store)
+    await folder.dies("tend:2", point, 1)
+    async with folder.app() as app:
+        assert await folder.read(app) == rows
+        await fill(app, 50)
+        assert (await driven(app, 3)).rows == 170
+        view = app.stored("orders")
+        await view.open(4)
+        await view.tend()
+        await view.close()
+        named = sorted(folder.name_of(url) for url, _ in await feed_of(app).files())
+        assert folder.names(".parquet") == named
+        assert (await view.verify()).summary == "equal"
+
+
+async def test_files_are_merged_while_batches_go_on(ground):
+    async with ground.app() as app, app.relay("orders"):
+        feed = feed_of(app)
+        for n in range(40):
+            written = await app.append(Placed(n, f"k{n}", Decimal(n), count=n))
+            files = await feed.files(at_least=written.token, timeout_seconds=20)
+            assert sum(file.rows for _, file in files) == n + 1
+        assert len(files) < 40
+        stored = await ground.read(app)
+        assert [row["count"] for row in stored["contract.placed"]] == list(range(40))
+
+
+async def test_whole_manifests_forget_what_was_merged(folder):
+    """Manifests that name all files take merging into account, and removal goes on after them."""
+    folder.use(hasty_store)
+    async with folder.app() as app:
+        view = await driven_in_batches(app, 1, batches=2 * WHOLE_EVERY)
+        await view.tend()
+        await view.close()
+        files = await feed_of(app).files()
+        assert len(files) < 20
+        assert folder.names(".parquet") == sorted(folder.name_of(url) for url, _ in files)
+        assert (await view.verify()).summary == "equal"
 
 
 async def test_a_rebuild_leaves_nothing_of_the_generation_before(ground):

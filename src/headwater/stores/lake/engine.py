@@ -6,13 +6,14 @@ opened.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import timedelta
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from headwater.errors import ExtraMissing, LeaseLost, SettingError, StoreRefused, StoreUnavailable
+from headwater.stores.lake.merging import Merging
 
 if TYPE_CHECKING:
     from headwater.stores.lake.rows import LakeRows
@@ -29,7 +30,9 @@ _RETRIES: Any = {
 class LakeEngine:
     """One lake, shared by the feeds in it."""
 
-    def __init__(self, name: str, url: str, every_seconds: float) -> None:
+    def __init__(
+        self, name: str, url: str, every_seconds: float, merging: Merging | None = None
+    ) -> None:
         try:
             import obstore
             import pyarrow.parquet  # noqa: F401 - what rows need, missed here and not later
@@ -43,6 +46,7 @@ class LakeEngine:
         self.name = name
         self.url = url.rstrip("/")
         self.every_seconds = every_seconds
+        self.merging = merging or Merging()
         self._client: Any = obstore
         self._error = BaseError
         self._is_local = url.startswith("file://")
@@ -93,6 +97,20 @@ class LakeEngine:
                 return bytes(await found.bytes_async())
         except FileNotFoundError:
             return None
+
+    async def listed(self, prefix: str) -> list[tuple[str, datetime]]:
+        """The objects below a prefix, and when each was last written."""
+        with self._faults():
+            return [
+                (found["path"], found["last_modified"])
+                async for some in self._client.list(self._store, prefix=prefix)
+                for found in some
+            ]
+
+    async def remove(self, paths: Sequence[str]) -> None:
+        """Removes objects; those that are not there are no fault."""
+        with self._faults(), suppress(FileNotFoundError):
+            await self._client.delete_async(self._store, list(paths))
 
     async def remove_below(self, prefix: str) -> None:
         """Removes the objects below a prefix."""

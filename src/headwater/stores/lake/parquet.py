@@ -54,6 +54,12 @@ def read(data: bytes) -> Any:
     return pq.read_table(io.BytesIO(data))
 
 
+def merged(files: Sequence[bytes]) -> tuple[int, bytes]:
+    """Files' rows, in their order, as one: how many, and the file."""
+    table = pa.concat_tables([read(data) for data in files]).combine_chunks()
+    return table.num_rows, parquet_of(table)
+
+
 def _read_as(column: Column) -> Any:
     if column.sql_type == "timestamp with time zone":
         return pa.int64()
@@ -64,4 +70,4 @@ def _final(column: Column) -> Any:
     return _TIME if column.sql_type == "timestamp with time zone" else _read_as(column)
 
 
-__all__: Sequence[str] = ["parquet_of", "read", "table_of"]
+__all__: Sequence[str] = ["merged", "parquet_of", "read", "table_of"]
