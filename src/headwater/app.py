@@ -267,6 +267,11 @@ class App:
         """The names of the views that are read by key: all but feeds."""
         return [*self._folds, *self._rows]
 
+    @property
+    def feeds(self) -> list[FeedView]:
+        """The feeds."""
+        return list(self._feeds.values())
+
     # Running -------------------------------------------------------------------------------------
 
     @property

@@ -314,6 +314,20 @@ class OutsideRows(OutsideBatches, Protocol):
         ...
 
 
+class Queryable(OutsideRows, Protocol):
+    """Feeds' rows that Headwater itself runs SQL over."""
+
+    def table(
+        self,
+        place: Place,
+        files: Sequence[StoredFile],
+        columns: Sequence[Column],
+        tenant: str | None,
+    ) -> Any:
+        """The rows of files, of one tenant or of all, as a dataset that the engine of queries reads."""
+        ...
+
+
 @runtime_checkable
 class Tended(Protocol):
     """Storage that needs work in the background, by whoever drives the view."""

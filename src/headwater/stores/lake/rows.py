@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from headwater.errors import LeaseLost, StoreUnavailable
 from headwater.events import Column
@@ -204,6 +205,18 @@ class LakeRows:
         if newest is None:
             return -1, []
         return newest.position, manifests.listing(await self._chain(place, newest.number)).files
+
+    def table(
+        self,
+        place: Place,
+        files: Sequence[StoredFile],
+        columns: Sequence[Column],
+        tenant: str | None,
+    ) -> Any:
+        """Files as a dataset; see Queryable."""
+        from headwater.stores.lake.dataset import dataset
+
+        return dataset(f"{self._engine.url}/{manifests.root(place)}", files, columns, tenant)
 
     async def same(self, place: Place, file: StoredFile, part: Part) -> bool:
         """Whether a file holds exactly these rows."""
