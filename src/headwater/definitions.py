@@ -18,8 +18,8 @@ from headwater.errors import (
     ViewDefinitionError,
 )
 from headwater.events import Event, EventType, EventTypes
-from headwater.readers import feeds
 from headwater.readers.feeds import FeedView
+from headwater.readers.feeds import Installation as FeedsInstallation
 from headwater.readers.handles import D, FoldView, Installation, R, RowsView
 from headwater.relay import OnFailure
 from headwater.views import Fold, SqlView
@@ -32,7 +32,7 @@ from headwater.views.store import (
 )
 
 
-class Definitions(Installation, feeds.Installation):
+class Definitions(Installation, FeedsInstallation):
     """The declarations of one app, over the types of events that it knows."""
 
     def __init__(self, name: str, events: Iterable[type[Event]]) -> None:
@@ -221,6 +221,11 @@ class Definitions(Installation, feeds.Installation):
     def readable(self) -> list[str]:
         """The names of the views that are read by key: all but feeds."""
         return [*self._folds, *self._rows]
+
+    @property
+    def feeds(self) -> list[FeedView]:
+        """The feeds."""
+        return list(self._feeds.values())
 
     def view(self, name: str) -> FoldView[Any] | RowsView[Any]:
         """A view as readers use it. Raises UnknownView."""

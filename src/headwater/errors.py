@@ -406,6 +406,12 @@ class StoreRefused(HeadwaterError):
     code = "store_refused"
 
 
+class QueryRefused(HeadwaterError):
+    """The query cannot be run."""
+
+    code = "query_refused"
+
+
 class LeaseLost(HeadwaterError):
     """Another process has taken over."""
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol, TypeVar, cast
 
 from headwater.readers.reading import DEFAULT_TIMEOUT_SECONDS, Reader
 from headwater.views.feed import Feed
-from headwater.views.store import OutsideRows, Place, Store, StoredFile
+from headwater.views.store import OutsideRows, Place, Queryable, Store, StoredFile
+
+T = TypeVar("T")
 
 
 class Installation(Protocol):
@@ -53,6 +56,37 @@ class FeedView:
             wanted = (file for file in files if type in {None, file.type})
             return position, [(rows.locate(place, file), file) for file in wanted]
 
+        return await self._read(read, at_least, timeout_seconds)
+
+    async def tables(
+        self,
+        *,
+        tenant: str | None = None,
+        at_least: str | None = None,
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+    ) -> tuple[int, dict[str, Any]]:
+        """The feed's position and a dataset for each event type, all of one manifest.
+
+        For stores that queries run over. Raises as ``files`` does, and QueryRefused.
+        """
+        rows = cast("Queryable", self._app.rows(self.store))
+
+        async def read(place: Place) -> tuple[int, tuple[int, dict[str, Any]]]:
+            position, files = await rows.files(place)
+            tables = {
+                name: rows.table(place, [f for f in files if f.type == name], columns, tenant)
+                for name, columns in self.feed.columns.items()
+            }
+            return position, (position, tables)
+
+        return await self._read(read, at_least, timeout_seconds)
+
+    async def _read(
+        self,
+        read: Callable[[Place], Awaitable[tuple[int, T]]],
+        at_least: str | None,
+        timeout_seconds: float,
+    ) -> T:
         return await self._app.reader.outside(
             read,
             view=self.name,

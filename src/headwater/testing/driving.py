@@ -2,7 +2,7 @@
 
 ``python -m headwater.testing.driving MODULE:FUNCTION VIEW FENCE POINT AT_CALL`` drives a view of the
 contract suite's app, whose store ``FUNCTION()`` declares, until it dies there; with ``replay`` in
-place of the fence it replays instead.
+place of the fence it replays instead, and with ``tend:FENCE`` it only tends.
 """
 
 from __future__ import annotations
@@ -70,6 +70,9 @@ async def _die(reference: str, name: str, fence: str, point: str, at_call: int) 
         die_at(view, point, at_call=at_call)
         if fence == "replay":
             await view.replay()
+        elif fence.startswith("tend:"):
+            await view.open(int(fence.removeprefix("tend:")))
+            await view.tend()
         else:
             await drive(app, view, int(fence))
 

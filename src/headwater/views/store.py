@@ -8,6 +8,7 @@ moves both in one atomic write; that checkpoint is the truth for exactly-once ef
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -310,6 +311,33 @@ class OutsideRows(OutsideBatches, Protocol):
 
     def locate(self, place: Place, file: StoredFile) -> str:
         """Where other programs find a file."""
+        ...
+
+
+class Queryable(OutsideRows, Protocol):
+    """Feeds' rows that Headwater itself runs SQL over."""
+
+    def table(
+        self,
+        place: Place,
+        files: Sequence[StoredFile],
+        columns: Sequence[Column],
+        tenant: str | None,
+    ) -> Any:
+        """The rows of files, of one tenant or of all, as a dataset that the engine of queries reads."""
+        ...
+
+
+@runtime_checkable
+class Tended(Protocol):
+    """Storage that needs work in the background, by whoever drives the view."""
+
+    async def tend(self, hold: Hold, alone: asyncio.Lock) -> bool:
+        """One bounded piece of work; whether there may be more.
+
+        No batch is written under ``alone``, so it is taken for the least that must not meet one.
+        Raises LeaseLost and what the engine's faults raise; what is stored is right whenever it ends.
+        """
         ...
 
 

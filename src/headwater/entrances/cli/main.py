@@ -170,4 +170,5 @@ def main() -> None:
     importlib.import_module("headwater.entrances.cli.commands")
     importlib.import_module("headwater.entrances.cli.views")
     importlib.import_module("headwater.entrances.cli.capture")
+    importlib.import_module("headwater.entrances.cli.query")
     cli()

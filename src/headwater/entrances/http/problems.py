@@ -63,6 +63,7 @@ STATUS: dict[type[HeadwaterError], int] = {
     errors.DatabaseUnavailable: 503,
     errors.StoreUnavailable: 503,
     errors.StoreRefused: 500,
+    errors.QueryRefused: 400,
     errors.ExtraMissing: 500,
     errors.TooManyConnections: 503,
     errors.NotInitialized: 503,

@@ -6,23 +6,33 @@ opened.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from headwater.errors import ExtraMissing, LeaseLost, SettingError, StoreRefused, StoreUnavailable
+from headwater.stores.lake.merging import Merging
 
 if TYPE_CHECKING:
     from headwater.stores.lake.rows import LakeRows
 
 _POINTER = {"Cache-Control": "no-cache"}
+_RETRIES: Any = {
+    # The relay waits for a store and says so; the client's own retries are for a dropped connection.
+    "max_retries": 3,
+    "backoff": {"init_backoff": timedelta(milliseconds=50), "max_backoff": timedelta(seconds=1)},
+    "retry_timeout": timedelta(seconds=15),
+}
 
 
 class LakeEngine:
     """One lake, shared by the feeds in it."""
 
-    def __init__(self, name: str, url: str, every_seconds: float) -> None:
+    def __init__(
+        self, name: str, url: str, every_seconds: float, merging: Merging | None = None
+    ) -> None:
         try:
             import obstore
             import pyarrow.parquet  # noqa: F401 - what rows need, missed here and not later
@@ -36,13 +46,16 @@ class LakeEngine:
         self.name = name
         self.url = url.rstrip("/")
         self.every_seconds = every_seconds
+        self.merging = merging or Merging()
         self._client: Any = obstore
         self._error = BaseError
         self._is_local = url.startswith("file://")
         try:
             path = url.removeprefix("file://")
             self._store: Any = (
-                LocalStore(path, mkdir=True) if self._is_local else from_url(self.url)
+                LocalStore(path, mkdir=True)
+                if self._is_local
+                else from_url(self.url, retry_config=_RETRIES)
             )
         except (BaseError, ValueError, OSError) as error:
             raise SettingError(
@@ -84,6 +97,20 @@ class LakeEngine:
                 return bytes(await found.bytes_async())
         except FileNotFoundError:
             return None
+
+    async def listed(self, prefix: str) -> list[tuple[str, datetime]]:
+        """The objects below a prefix, and when each was last written."""
+        with self._faults():
+            return [
+                (found["path"], found["last_modified"])
+                async for some in self._client.list(self._store, prefix=prefix)
+                for found in some
+            ]
+
+    async def remove(self, paths: Sequence[str]) -> None:
+        """Removes objects; those that are not there are no fault."""
+        with self._faults(), suppress(FileNotFoundError):
+            await self._client.delete_async(self._store, list(paths))
 
     async def remove_below(self, prefix: str) -> None:
         """Removes the objects below a prefix."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from headwater.views.store import Checkpoint, LastEvent, Place, StoredFile
@@ -10,8 +12,18 @@ WHOLE_EVERY = 100
 """Every so many manifests one lists all files, so that a reader goes back no further."""
 
 
+class Retired(msgspec.Struct, frozen=True):
+    """A file that a larger one has replaced, and when, in seconds since 1970."""
+
+    path: str
+    at: int
+
+
 class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One step: the checkpoint after it, and the files that it added or, in some, all files."""
+    """One step: the checkpoint after it, the files that it added and those that it retired.
+
+    Some are whole: they name all files, and of the retired ones those that may still be read.
+    """
 
     number: int
     position: int
@@ -21,6 +33,7 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
     last_id: str | None = None
     files: tuple[StoredFile, ...] = ()
     whole: bool = False
+    retired: tuple[Retired, ...] = ()
 
     @property
     def checkpoint(self) -> Checkpoint:
@@ -29,6 +42,27 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
         if self.last_position is not None and self.last_id is not None:
             last = LastEvent(self.last_position, bytes.fromhex(self.last_id))
         return Checkpoint(self.position, self.epoch, 0, last)
+
+
+class Listing(msgspec.Struct):
+    """What a chain of manifests says: the files of the newest, and those retired on the way."""
+
+    files: list[StoredFile]
+    retired: dict[str, int]
+
+
+def listing(chain: Sequence[Manifest]) -> Listing:
+    """What manifests say, the oldest first, from a whole one or the first on."""
+    files: dict[str, StoredFile] = {}
+    retired: dict[str, int] = {}
+    for manifest in chain:
+        if manifest.whole:
+            files, retired = {}, {}
+        for old in manifest.retired:
+            files.pop(old.path, None)
+            retired[old.path] = old.at
+        files |= {file.path: file for file in manifest.files}
+    return Listing(sorted(files.values(), key=lambda file: (file.after, file.upto)), retired)
 
 
 class Latest(msgspec.Struct, frozen=True):

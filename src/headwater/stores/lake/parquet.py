@@ -26,8 +26,9 @@ _TIME = pa.timestamp("us", tz="UTC")
 def table_of(part: Part) -> Any:
     """A part's rows as a table. Exact numbers, ids and nested values are text."""
     names = [column.name for column in part.columns]
+    schema = schema_of(part.columns)
     if not part.data:
-        return pa.table({c.name: pa.array([], _final(c)) for c in part.columns})
+        return schema.empty_table()
     read = csv.read_csv(
         io.BytesIO(part.data),
         read_options=csv.ReadOptions(column_names=names, block_size=max(len(part.data), 1 << 20)),
@@ -39,7 +40,12 @@ def table_of(part: Part) -> Any:
             quoted_strings_can_be_null=False,
         ),
     )
-    return read.cast(pa.schema([(column.name, _final(column)) for column in part.columns]))
+    return read.cast(schema)
+
+
+def schema_of(columns: Sequence[Column]) -> Any:
+    """What a file of these columns holds."""
+    return pa.schema([(column.name, _final(column)) for column in columns])
 
 
 def parquet_of(table: Any) -> bytes:
@@ -54,6 +60,12 @@ def read(data: bytes) -> Any:
     return pq.read_table(io.BytesIO(data))
 
 
+def merged(files: Sequence[bytes]) -> tuple[int, bytes]:
+    """Files' rows, in their order, as one: how many, and the file."""
+    table = pa.concat_tables([read(data) for data in files]).combine_chunks()
+    return table.num_rows, parquet_of(table)
+
+
 def _read_as(column: Column) -> Any:
     if column.sql_type == "timestamp with time zone":
         return pa.int64()
@@ -64,4 +76,4 @@ def _final(column: Column) -> Any:
     return _TIME if column.sql_type == "timestamp with time zone" else _read_as(column)
 
 
-__all__: Sequence[str] = ["parquet_of", "read", "table_of"]
+__all__: Sequence[str] = ["merged", "parquet_of", "read", "schema_of", "table_of"]

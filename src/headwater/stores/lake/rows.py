@@ -9,15 +9,20 @@ by their numbers, so nothing rests on reading right after overwriting.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
-from headwater.errors import LeaseLost
+from headwater.errors import LeaseLost, StoreUnavailable
 from headwater.events import Column
 from headwater.stores.lake import manifest as manifests
 from headwater.stores.lake import parquet
 from headwater.stores.lake.engine import LakeEngine
-from headwater.stores.lake.manifest import WHOLE_EVERY, Latest, Manifest
+from headwater.stores.lake.manifest import WHOLE_EVERY, Latest, Manifest, Retired
+from headwater.stores.lake.merging import next_run
 from headwater.views.store import Checkpoint, Hold, Part, Place, RowsStep, StoredFile
+
+_REMOVED_AT_ONCE = 1_000
 
 
 class LakeRows:
@@ -98,21 +103,99 @@ class LakeRows:
             return table.num_rows, parquet.parquet_of(table)
 
         rows, data = await asyncio.to_thread(rendered)
-        path = f"type={part.type}/month={part.month}/{part.after:016}-{part.upto:016}.parquet"
+        path = _path(part.type, part.month, part.after, part.upto)
         await self._engine.put(f"{manifests.root(place)}/{path}", data)
         return StoredFile(path, part.type, part.month, part.after, part.upto, rows, len(data))
 
     async def _commit(self, place: Place, manifest: Manifest) -> None:
         if manifest.number % WHOLE_EVERY == 0:
-            before = await self._files(place, manifest.number - 1)
-            manifest = Manifest(
-                manifest.number, manifest.position, manifest.epoch, manifest.fence,
-                manifest.last_position, manifest.last_id, (*before, *manifest.files), whole=True,
-            )  # fmt: skip
+            manifest = await self._whole(place, manifest)
         path = manifests.manifest_path(place, manifest.number)
         await self._engine.put_new(path, manifests.encode(manifest))
         latest = Latest(manifest.number, manifest.position)
         await self._engine.put_pointer(manifests.latest_path(place), manifests.encode(latest))
+
+    async def _whole(self, place: Place, manifest: Manifest) -> Manifest:
+        """A manifest that names all files."""
+        said = manifests.listing([*await self._chain(place, manifest.number - 1), manifest])
+        readable = time.time() - self._engine.merging.grace_seconds
+        retired = tuple(Retired(path, at) for path, at in said.retired.items() if at > readable)
+        return Manifest(
+            manifest.number, manifest.position, manifest.epoch, manifest.fence,
+            manifest.last_position, manifest.last_id, tuple(said.files), True, retired,
+        )  # fmt: skip
+
+    # Tending -------------------------------------------------------------------------------------
+
+    async def tend(self, hold: Hold, alone: asyncio.Lock) -> bool:
+        """Merges one run of small files, or sweeps; whether there may be more. See Tended.
+
+        The merged object is written while batches go on. Alone are the manifest that names it, and
+        the removal of what no manifest names: no batch that has written objects and not yet its
+        manifest is under way then.
+        """
+        newest = await self._held(hold)
+        files = manifests.listing(await self._chain(hold.place, newest.number)).files
+        run = next_run(files, self._engine.merging)
+        if run:
+            merged = await self.write_merged(hold.place, run)
+            async with alone:
+                await self.commit_merged(hold, run, merged)
+            return True
+        return await self._sweep_unnamed(hold, alone)
+
+    async def write_merged(self, place: Place, run: Sequence[StoredFile]) -> StoredFile:
+        """Writes the object that takes the place of files that follow one another."""
+        data = [await self._engine.get(f"{manifests.root(place)}/{file.path}") for file in run]
+        missing = [file.path for file, some in zip(run, data, strict=True) if some is None]
+        if missing:
+            raise StoreUnavailable(
+                f"{missing[0]} is not there.", hint="Run headwater verify, and headwater rebuild."
+            )
+        rows, merged = await asyncio.to_thread(parquet.merged, [some for some in data if some])
+        first, last = run[0], run[-1]
+        path = _path(first.type, first.month, first.after, last.upto)
+        await self._engine.put(f"{manifests.root(place)}/{path}", merged)
+        return StoredFile(
+            path, first.type, first.month, first.after, last.upto, rows, len(merged)
+        )  # fmt: skip
+
+    async def commit_merged(
+        self, hold: Hold, run: Sequence[StoredFile], merged: StoredFile
+    ) -> None:
+        """Puts a merged file in the place of those that it was made of, by the next manifest."""
+        held = await self._held(hold)
+        now = int(time.time())
+        retired = tuple(Retired(file.path, now) for file in run)
+        await self._commit(
+            hold.place,
+            Manifest(
+                held.number + 1, held.position, held.epoch, held.fence, held.last_position,
+                held.last_id, (merged,), retired=retired,
+            ),
+        )  # fmt: skip
+
+    async def _sweep_unnamed(self, hold: Hold, alone: asyncio.Lock) -> bool:
+        """Removes objects that no manifest names, once no reader of an older one can need them."""
+        root = manifests.root(hold.place)
+        before = time.time() - self._engine.merging.grace_seconds
+        old = {
+            path.removeprefix(f"{root}/")
+            for path, written in await self._engine.listed(f"{root}/")
+            if path.endswith(".parquet") and written.timestamp() <= before
+        }
+        async with alone:
+            newest = await self._held(hold)
+            said = manifests.listing(await self._chain(hold.place, newest.number))
+            unnamed = old - {file.path for file in said.files}
+            gone = sorted(path for path in unnamed if said.retired.get(path, 0) <= before)
+            if gone:
+                await self.remove_unnamed(hold.place, gone[:_REMOVED_AT_ONCE])
+        return len(gone) > _REMOVED_AT_ONCE
+
+    async def remove_unnamed(self, place: Place, paths: Sequence[str]) -> None:
+        """Removes objects."""
+        await self._engine.remove([f"{manifests.root(place)}/{path}" for path in paths])
 
     # Reading -------------------------------------------------------------------------------------
 
@@ -121,7 +204,19 @@ class LakeRows:
         newest = await self._newest(place)
         if newest is None:
             return -1, []
-        return newest.position, await self._files(place, newest.number)
+        return newest.position, manifests.listing(await self._chain(place, newest.number)).files
+
+    def table(
+        self,
+        place: Place,
+        files: Sequence[StoredFile],
+        columns: Sequence[Column],
+        tenant: str | None,
+    ) -> Any:
+        """Files as a dataset; see Queryable."""
+        from headwater.stores.lake.dataset import dataset
+
+        return dataset(f"{self._engine.url}/{manifests.root(place)}", files, columns, tenant)
 
     async def same(self, place: Place, file: StoredFile, part: Part) -> bool:
         """Whether a file holds exactly these rows."""
@@ -146,15 +241,14 @@ class LakeRows:
             number += 1
         return newest
 
-    async def _files(self, place: Place, number: int) -> list[StoredFile]:
-        """The files that manifests up to one name, the oldest first."""
-        found: list[tuple[StoredFile, ...]] = []
-        while number > 0:
-            data = await self._engine.get(manifests.manifest_path(place, number))
-            assert data is not None, number  # the chain has no gaps
-            manifest = manifests.decode(data)
-            found.append(manifest.files)
-            if manifest.whole:
-                break
-            number -= 1
-        return [file for files in reversed(found) for file in files]
+    async def _chain(self, place: Place, number: int) -> list[Manifest]:
+        """The manifests that say what is stored at one: from the last whole one or the first on."""
+        first = max(number - number % WHOLE_EVERY, 1)
+        paths = [manifests.manifest_path(place, n) for n in range(first, number + 1)]
+        found = await asyncio.gather(*map(self._engine.get, paths))
+        assert None not in found, paths  # the chain has no gaps
+        return [manifests.decode(data) for data in found if data is not None]
+
+
+def _path(kind: str, month: str, after: int, upto: int) -> str:
+    return f"type={kind}/month={month}/{after:016}-{upto:016}.parquet"

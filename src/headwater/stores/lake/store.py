@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from headwater.errors import SettingError
 from headwater.stores.lake.engine import LakeEngine
+from headwater.stores.lake.merging import Merging
 from headwater.views.store import Transform
 
 
@@ -15,11 +16,12 @@ class Lake:
     """Parquet below a URL; ``HEADWATER_STORE_<NAME>_URL`` says which.
 
     ``every_seconds`` is how long a feed that has caught up waits for more before it writes the next
-    objects: fewer and larger ones, seen later.
+    objects: fewer and larger ones, seen later. ``merging`` says when small files become one.
     """
 
     name: str
     every_seconds: float = 2.0
+    merging: Merging = field(default_factory=Merging)
     kind: ClassVar[str] = "lake"
     transforms: ClassVar[frozenset[Transform]] = frozenset({"feed"})
 
@@ -30,4 +32,4 @@ class Lake:
                 f"The store {self.name!r} has no URL.",
                 hint=f"Set HEADWATER_STORE_{self.name.upper()}_URL to file:///path or s3://bucket/prefix.",
             )
-        return LakeEngine(self.name, url, self.every_seconds)
+        return LakeEngine(self.name, url, self.every_seconds, self.merging)

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from psycopg import sql
 
-from headwater.errors import DefinitionError
+from headwater.errors import DefinitionError, HeadwaterError
 from headwater.log.copying import copied
 from headwater.log.database import Connection, Database
+from headwater.log.tasks import ended
 from headwater.views.definition import Difference, Explanation, Verification
 from headwater.views.driving.batches import DrivenBatches, csv_rows
 from headwater.views.driving.record import SQL
 from headwater.views.feed import Feed
 from headwater.views.port import Report
-from headwater.views.store import OutsideRows, Part, Place
+from headwater.views.store import OutsideRows, Part, Place, RowsStep, Tended
+
+_log = logging.getLogger("headwater.relay")
 
 _BLOCK_BITS = 40  # a month of positions; see headwater.block_of
 _FIRST_YEAR = 2020
+_TEND_EVERY = 16  # batches
 
 
 class DrivenFeed(DrivenBatches):
@@ -30,6 +36,9 @@ class DrivenFeed(DrivenBatches):
         super().__init__(database, feed.definition, feed.on_failure, storage, pause_seconds)
         self.feed = feed
         self.storage = storage
+        self._alone = asyncio.Lock()
+        self._written = 0
+        self._tending: asyncio.Task[None] | None = None
 
     @property
     def types(self) -> Sequence[str]:
@@ -46,6 +55,38 @@ class DrivenFeed(DrivenBatches):
     ) -> list[str] | None:
         """None: a feed's rows are events, which have a channel of their own."""
         return None
+
+    async def _opened(self, checkpoint: int) -> int:
+        self._written = 0
+        return await super()._opened(checkpoint)
+
+    async def close(self) -> None:
+        """Gives back what driving holds. Idempotent."""
+        tending, self._tending = self._tending, None
+        if tending is not None:
+            await ended([tending])
+        await super().close()
+
+    async def _write(self, step: RowsStep) -> None:
+        async with self._alone:
+            await super()._write(step)
+        is_idle = self._tending is None or self._tending.done()
+        if is_idle and isinstance(self.storage, Tended) and self._written % _TEND_EVERY == 0:
+            self._tending = asyncio.create_task(self._tend(), name=f"tend {self.name}")
+        self._written += 1
+
+    async def _tend(self) -> None:
+        """Tends in the background; where that fails, it is tried again some batches later."""
+        try:
+            await self.tend()
+        except (HeadwaterError, OSError) as error:
+            _log.warning("%s: not tended: %s", self.name, error)
+
+    async def tend(self) -> None:
+        """Does the work that the storage needs beside its batches, until there is none left."""
+        assert self._hold is not None
+        while isinstance(self.storage, Tended) and await self.storage.tend(self._hold, self._alone):
+            pass
 
     async def _make_room(self, place: Place) -> None:
         await self.storage.prepare(place, self.feed.columns)
