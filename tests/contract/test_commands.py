@@ -15,6 +15,7 @@ from headwater.errors import (
     DecisionOutdated,
     EventDefinitionError,
     IdempotencyKeyReused,
+    InvalidEvent,
     InvalidStreamName,
     LimitExceeded,
     StateUnreadable,
@@ -407,3 +408,56 @@ async def test_a_decider_is_a_plain_function(app):
     assert isinstance(decider, Decider)
     assert all(isinstance(source, Source) for source in decider.sources)
     assert decider.decide(Account(balance=1), Withdraw("a", 2)) == NoFunds(1)
+
+
+# From outside ------------------------------------------------------------------------------------
+
+
+async def _blocked(admin, sessions):
+    """Waits until so many sessions of this database wait for a lock."""
+    async with asyncio.timeout(10):
+        while admin.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        ).fetchone() != (sessions,):
+            await asyncio.sleep(0.01)
+
+
+async def test_an_append_and_a_decision_on_its_keys_never_wait_in_a_circle(app, database):
+    """One key is known, the other is new: both take them in the same order."""
+
+    async def run(statement):
+        async with app.database().transaction("main") as connection:
+            await connection.execute(statement)
+
+    with database.admin() as admin, database.admin() as holder:
+        holder.execute("INSERT INTO headwater.keys VALUES ('main', 'a', 0)")
+        with holder.transaction():
+            holder.execute("SELECT FROM headwater.keys FOR UPDATE")
+            event = '{"guest": "g", "room": "r", "day": 1}'
+            append = (
+                f"SELECT headwater.append('guest/g', 'room.booked', '{event}', keys => '{{a,b}}')"
+            )
+            appending = asyncio.create_task(run(append))
+            await _blocked(admin, 1)
+            deciding = asyncio.create_task(
+                run("SELECT headwater.require('{}', '{\"a\": 1, \"b\": 1}')")
+            )
+            await _blocked(admin, 2)
+        await asyncio.gather(appending, deciding)
+
+
+@pytest.mark.parametrize(
+    ("streams", "keys"),
+    [
+        ('{"a/b": 1.5}', "{}"),
+        ('{"a/b": 1e30}', "{}"),
+        ('{"a/b": -1}', "{}"),
+        ("{}", '{"k": "1"}'),
+        ("{}", '{"k": null}'),
+        ("[1]", "{}"),
+        ("{}", "null"),
+    ],
+)
+async def test_versions_are_whole_numbers(app, streams, keys):
+    with pytest.raises(InvalidEvent, match="two objects of names and versions"):
+        await _require(app, streams, keys)
