@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from headwater.rates.plan import Counters, Decision, Plan, Taken, Want
 
 _AT_ONCE = 500
 _ASKING = 2
+_LONGEST_KEY = 200
 
 
 @dataclass(slots=True)
@@ -30,7 +32,7 @@ class Limiter:
 
     async def take(self, key: str, plan: Plan) -> Decision:
         """Counts a request of a key. Raises what the counters' engine does."""
-        waiting = _Waiting(f"{plan.name} {key}", plan, asyncio.get_running_loop().create_future())
+        waiting = _Waiting(_name(plan, key), plan, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
         if len(self._tasks) < _ASKING:
             task = asyncio.create_task(self._ask(), name="rates")
@@ -59,6 +61,14 @@ class Limiter:
                 continue
             for group, answer in zip(groups, answers, strict=True):
                 _tell(group, answer)
+
+
+def _name(plan: Plan, key: str) -> str:
+    """What a key is counted under: whatever callers send, it fits every engine and is nobody else's."""
+    if len(key) > _LONGEST_KEY or not key.isprintable():
+        told = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
+        return f"{plan.name} sha256 {told}"
+    return f"{plan.name} {key}"
 
 
 def _tell(group: Sequence[_Waiting], taken: Taken) -> None:
