@@ -302,3 +302,11 @@ async def test_a_key_whose_time_is_over_keeps_a_new_answer(client, database18):
         assert (answer.status_code, answer.json()["order"]) == (201, "2")
         assert answer.headers.get("idempotent-replayed") == replayed
     assert placed(database18) == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    "value", [b'"\xff"', b'"\\ud800"', b"[" * 5000 + b"]" * 5000], ids=["bytes", "half", "deep"]
+)
+async def test_a_body_that_is_no_json_derives_no_key(client, value):
+    answer = await client.post("/derived", content=b'{"order": %b, "total": "1"}' % value)
+    assert answer.status_code in {400, 422}
