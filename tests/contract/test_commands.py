@@ -461,3 +461,33 @@ async def test_an_append_and_a_decision_on_its_keys_never_wait_in_a_circle(app, 
 async def test_versions_are_whole_numbers(app, streams, keys):
     with pytest.raises(InvalidEvent, match="two objects of names and versions"):
         await _require(app, streams, keys)
+
+
+@pytest.mark.parametrize("bad", ["b\x00", "b\ud800", "b c", "b" * 300])
+async def test_one_callers_name_fails_no_other(app, bad):
+    """Reads are shared by those who come at the same time."""
+    names = ["a", "b", "c", bad, "d", "e"]
+    asked = (app.do(Withdraw(name, 1)) for name in names)
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+    assert [type(answer) for answer in answers] == [NoFunds] * 3 + [InvalidStreamName] + [
+        NoFunds
+    ] * 2
+
+
+@pytest.mark.parametrize("bad", ["m\x00", "m\ud800", "m" * 300])
+async def test_a_key_that_cannot_be_is_refused(app, bad):
+    with pytest.raises(LimitExceeded):
+        await app.do(Open("a", bad))
+
+
+@pytest.mark.parametrize(
+    "bad", [{"idempotency_key": "\ud800"}, {"tenant": "\ud800"}, {"tenant": "\x00"}]
+)
+async def test_what_is_no_text_fails_its_own_append_alone(app, bad):
+    for _ in range(3):
+        asked = (app.append(Deposited("a", 1), **options) for options in ({}, bad, {}))
+        async with asyncio.timeout(10):
+            first, refused, last = await asyncio.gather(*asked, return_exceptions=True)
+        assert first.position
+        assert last.position
+        assert isinstance(refused, Exception)
