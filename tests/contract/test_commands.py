@@ -491,3 +491,15 @@ async def test_what_is_no_text_fails_its_own_append_alone(app, bad):
         assert first.position
         assert last.position
         assert isinstance(refused, Exception)
+
+
+async def test_an_append_that_is_ended_in_a_circle_goes_again(app, database):
+    """A transaction that requires a stream and then appends a key takes them in another order than the append."""
+    booked = 'SELECT headwater.append(\'guest/g\', \'room.booked\', \'{"guest": "g", "room": "r", "day": 1}\', keys => \'{room:r}\')'
+    with database.admin() as admin:
+        async with app.database().transaction("main") as connection:
+            await connection.execute("SELECT headwater.require('{\"guest/g\": 0}')")
+            appending = asyncio.create_task(app.append(Booked("g", "r", 2)))
+            await _blocked(admin, 1)
+            await connection.execute(booked)
+        assert (await appending).version == 2

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import psycopg
+from psycopg.errors import DeadlockDetected
 
 from headwater import errors
 from headwater.errors import HeadwaterError
@@ -106,11 +107,13 @@ class SharedCommits:
 
     async def _one_by_one(self, batch: Sequence[_Waiting], error: Exception) -> None:
         """A failure of the whole statement: the caller at fault is found by asking singly."""
+        # Who is ended to part a circle of waiting has left nothing behind, and goes again.
+        again = isinstance(error, DeadlockDetected)
         lost = isinstance(error, errors.DatabaseUnavailable) or (
-            isinstance(error, psycopg.Error) and passing(error)
+            isinstance(error, psycopg.Error) and passing(error) and not again
         )
         for waiting in batch:
-            if lost or len(batch) == 1:
+            if lost or (len(batch) == 1 and not again):
                 _resolve(waiting, _as_refusal(error))
                 continue
             try:
