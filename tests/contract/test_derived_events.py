@@ -191,6 +191,34 @@ async def test_a_rebuild_derives_nothing_again(database):
         assert await history(app, "alert/d") == [Crossed("d", 60)]
 
 
+async def test_a_rollback_in_between_derives_nothing_again(database):
+    """The view was a plain fold once; its generation of then knows nothing of what was derived since."""
+    plain = App(
+        "cards",
+        events=[Spent, Crossed, Warned],
+        tenant="main",
+        settings=Settings(database_url=database.url),
+    )
+
+    @plain.fold(key="card", name="crossings")
+    def crossings(state: Card, event: Spent) -> Card:
+        return state.but(total=state.total + event.amount)
+
+    async with cards_app(database) as app, plain:
+        await plain.deploy()
+        await spend(plain, 60)
+        await drive(plain, plain.stored("crossings"), 1)
+        await plain.rebuilding("crossings").run()
+        await app.deploy()
+        await app.stored("crossings").rebuild()
+        await spend(app, 60)
+        await drive(app, app.stored("crossings"), 2)
+        await plain.rebuilding("crossings").roll_back()
+        await app.stored("crossings").rebuild()
+        await drive(app, app.stored("crossings"), 3)
+        assert await history(app, "alert/c") == [Crossed("c", 120)]
+
+
 async def test_a_parked_event_derives_when_it_is_replayed(database):
     async with cards_app(database) as app:
         await app.deploy()

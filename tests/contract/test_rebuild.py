@@ -11,7 +11,7 @@ import pytest
 from redis_server import RedisServer
 
 from headwater import App, Document, Event, Settings
-from headwater.errors import DefinitionError, LeaseLost, NothingKept
+from headwater.errors import DefinitionError, LeaseLost, NothingKept, ViewDefinitionError
 from headwater.operations.health import view_rows
 from headwater.stores.redis import Redis
 from headwater.testing.driving import drive, publish
@@ -355,3 +355,10 @@ async def test_the_relay_goes_on_at_once_after_many_rebuilds(database18, redis):
             written = await app.append(Placed("k1", 1))
             row = await app.view("orders").get("k1", at_least=written.token, timeout_seconds=4)
             assert row.events == 11
+
+
+async def test_a_views_name_is_not_that_of_anothers_generation(database18):
+    """Tables are named VIEW__GENERATION, and those of a generation are dropped by their names."""
+    app = orders_app(database18.url)
+    with pytest.raises(ViewDefinitionError, match="malformed"):
+        app.sql("orders__2", sql='SELECT "order", count(*) AS events FROM order.placed GROUP BY 1')
