@@ -61,8 +61,8 @@ class Rebuild:
     async def run(self, report: Report | None = None, *, check: bool = True) -> Verification | None:
         """Builds the candidate, or goes on with it, compares it with the log, and swaps.
 
-        Returns the comparison; where it differs, nothing was swapped, and the next rebuild begins anew. Raises UnknownView, and LeaseLost where
-        another process rebuilds the view.
+        Returns the comparison; where it differs, nothing was swapped, and the next rebuild begins anew.
+        Raises UnknownView, and LeaseLost where another process rebuilds the view.
         """
         async with self._lease() as fence:
             await self._begin()
