@@ -15,6 +15,7 @@ from headwater.errors import (
     DecisionOutdated,
     EventDefinitionError,
     IdempotencyKeyReused,
+    InvalidEvent,
     InvalidStreamName,
     LimitExceeded,
     StateUnreadable,
@@ -407,3 +408,98 @@ async def test_a_decider_is_a_plain_function(app):
     assert isinstance(decider, Decider)
     assert all(isinstance(source, Source) for source in decider.sources)
     assert decider.decide(Account(balance=1), Withdraw("a", 2)) == NoFunds(1)
+
+
+# From outside ------------------------------------------------------------------------------------
+
+
+async def _blocked(admin, sessions):
+    """Waits until so many sessions of this database wait for a lock."""
+    async with asyncio.timeout(10):
+        while admin.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        ).fetchone() != (sessions,):
+            await asyncio.sleep(0.01)
+
+
+async def test_an_append_and_a_decision_on_its_keys_never_wait_in_a_circle(app, database):
+    """One key is known, the other is new: both take them in the same order."""
+
+    async def run(statement):
+        async with app.database().transaction("main") as connection:
+            await connection.execute(statement)
+
+    with database.admin() as admin, database.admin() as holder:
+        holder.execute("INSERT INTO headwater.keys VALUES ('main', 'a', 0)")
+        with holder.transaction():
+            holder.execute("SELECT FROM headwater.keys FOR UPDATE")
+            event = '{"guest": "g", "room": "r", "day": 1}'
+            append = (
+                f"SELECT headwater.append('guest/g', 'room.booked', '{event}', keys => '{{a,b}}')"
+            )
+            appending = asyncio.create_task(run(append))
+            await _blocked(admin, 1)
+            deciding = asyncio.create_task(
+                run("SELECT headwater.require('{}', '{\"a\": 1, \"b\": 1}')")
+            )
+            await _blocked(admin, 2)
+        await asyncio.gather(appending, deciding)
+
+
+@pytest.mark.parametrize(
+    ("streams", "keys"),
+    [
+        ('{"a/b": 1.5}', "{}"),
+        ('{"a/b": 1e30}', "{}"),
+        ('{"a/b": -1}', "{}"),
+        ("{}", '{"k": "1"}'),
+        ("{}", '{"k": null}'),
+        ("[1]", "{}"),
+        ("{}", "null"),
+    ],
+)
+async def test_versions_are_whole_numbers(app, streams, keys):
+    with pytest.raises(InvalidEvent, match="two objects of names and versions"):
+        await _require(app, streams, keys)
+
+
+@pytest.mark.parametrize("bad", ["b\x00", "b\ud800", "b c", "b" * 300])
+async def test_one_callers_name_fails_no_other(app, bad):
+    """Reads are shared by those who come at the same time."""
+    names = ["a", "b", "c", bad, "d", "e"]
+    asked = (app.do(Withdraw(name, 1)) for name in names)
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+    assert [type(answer) for answer in answers] == [NoFunds] * 3 + [InvalidStreamName] + [
+        NoFunds
+    ] * 2
+
+
+@pytest.mark.parametrize("bad", ["m\x00", "m\ud800", "m" * 300])
+async def test_a_key_that_cannot_be_is_refused(app, bad):
+    with pytest.raises(LimitExceeded):
+        await app.do(Open("a", bad))
+
+
+@pytest.mark.parametrize(
+    "bad", [{"idempotency_key": "\ud800"}, {"tenant": "\ud800"}, {"tenant": "\x00"}]
+)
+async def test_what_is_no_text_fails_its_own_append_alone(app, bad):
+    for _ in range(3):
+        asked = (app.append(Deposited("a", 1), **options) for options in ({}, bad, {}))
+        async with asyncio.timeout(10):
+            first, refused, last = await asyncio.gather(*asked, return_exceptions=True)
+        assert first.position
+        assert last.position
+        assert isinstance(refused, Exception)
+
+
+async def test_an_append_that_is_ended_in_a_circle_goes_again(app, database):
+    """A transaction that requires a stream and then appends a key takes them in another order than the append."""
+    booked = 'SELECT headwater.append(\'guest/g\', \'room.booked\', \'{"guest": "g", "room": "r", "day": 1}\', keys => \'{room:r}\')'
+    with database.admin() as admin:
+        async with app.database().transaction("main") as connection:
+            await connection.execute("SELECT headwater.require('{\"guest/g\": 0}')")
+            appending = asyncio.create_task(app.append(Booked("g", "r", 2)))
+            await _blocked(admin, 1)
+            await connection.execute(booked)
+        assert (await appending).version == 2

@@ -10,7 +10,13 @@ import sys
 import pytest
 
 from headwater import App, Command, Document, Event, Settings
-from headwater.errors import CommandDefinitionError, DefinitionError, ViewDefinitionError
+from headwater.errors import (
+    CommandDefinitionError,
+    DefinitionError,
+    InvalidEvent,
+    KeyParked,
+    ViewDefinitionError,
+)
 from headwater.stores.redis import Redis
 from headwater.testing.driving import drive, publish
 
@@ -185,6 +191,34 @@ async def test_a_rebuild_derives_nothing_again(database):
         assert await history(app, "alert/d") == [Crossed("d", 60)]
 
 
+async def test_a_rollback_in_between_derives_nothing_again(database):
+    """The view was a plain fold once; its generation of then knows nothing of what was derived since."""
+    plain = App(
+        "cards",
+        events=[Spent, Crossed, Warned],
+        tenant="main",
+        settings=Settings(database_url=database.url),
+    )
+
+    @plain.fold(key="card", name="crossings")
+    def crossings(state: Card, event: Spent) -> Card:
+        return state.but(total=state.total + event.amount)
+
+    async with cards_app(database) as app, plain:
+        await plain.deploy()
+        await spend(plain, 60)
+        await drive(plain, plain.stored("crossings"), 1)
+        await plain.rebuilding("crossings").run()
+        await app.deploy()
+        await app.stored("crossings").rebuild()
+        await spend(app, 60)
+        await drive(app, app.stored("crossings"), 2)
+        await plain.rebuilding("crossings").roll_back()
+        await app.stored("crossings").rebuild()
+        await drive(app, app.stored("crossings"), 3)
+        assert await history(app, "alert/c") == [Crossed("c", 120)]
+
+
 async def test_a_parked_event_derives_when_it_is_replayed(database):
     async with cards_app(database) as app:
         await app.deploy()
@@ -246,3 +280,56 @@ async def test_a_derivation_says_what_it_derives(database):
 
     with pytest.raises(ViewDefinitionError, match="another store"):
         app.derive(far)
+
+
+class Noted(Event, type="card.noted", stream="note/{card}"):
+    card: str
+
+
+class Note(Command, stream="note/{card}"):
+    card: str
+
+
+def notes_app(database, how) -> App:
+    app = App(
+        "notes", events=[Spent, Noted], tenant="main", settings=Settings(database_url=database.url)
+    )
+
+    @app.fold(key="amount")
+    def amounts(state: Card, event: Spent) -> Card:
+        return state.but(total=state.total + 1)
+
+    @app.fold(key="card")
+    def noted(state: Card, event: Noted) -> Card:
+        return state
+
+    @app.command(noted)
+    def note(state: Card, command: Note) -> Noted:
+        if command.card == "c13":
+            raise ValueError("unlucky")
+        return Noted(command.card)
+
+    def as_event(before: Card, after: Card, event: Spent) -> Noted:
+        return Noted("bad name" if event.amount == 13 else event.card)
+
+    def as_command(before: Card, after: Card, event: Spent) -> Note:
+        return Note(f"c{event.amount}")
+
+    app.derive(amounts, name="notes")({"event": as_event, "command": as_command}[how])
+    return app
+
+
+@pytest.mark.parametrize("how", ["event", "command"])
+async def test_what_cannot_be_derived_is_parked_and_delays_nothing(database, how):
+    async with notes_app(database, how) as app:
+        await app.deploy()
+        await app.append(Spent("c1", 1), Spent("c13", 13), Spent("c2", 2))
+        async with app.relay("notes"):
+            written = await app.append(Spent("c3", 3))
+            assert await app.view("notes").get("3", at_least=written.token) == Card(1)
+            with pytest.raises(KeyParked):
+                await app.view("notes").get("13", at_least=written.token)
+        for card in ("c1", "c2", "c3"):
+            assert await history(app, f"note/{card}") == [Noted(card)]
+        with pytest.raises(InvalidEvent, match="still parked"):
+            await app.stored("notes").replay()

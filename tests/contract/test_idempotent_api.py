@@ -290,3 +290,23 @@ async def served(url, point):
         ended = await asyncio.wait_for(process.wait(), 30)
     if point:
         assert ended == -signal.SIGKILL
+
+
+async def test_a_key_whose_time_is_over_keeps_a_new_answer(client, database18):
+    """Before the hourly purge too: the old answer is nobody's answer to the new request."""
+    await client.post("/psycopg", json=ORDER, headers=key("a"))
+    with database18.admin() as admin:
+        admin.execute("UPDATE headwater.idempotency SET expires_at = now() - interval '1 s'")
+    for replayed in (None, "true"):
+        answer = await client.post("/psycopg", json={"order": "2", "total": "3"}, headers=key("a"))
+        assert (answer.status_code, answer.json()["order"]) == (201, "2")
+        assert answer.headers.get("idempotent-replayed") == replayed
+    assert placed(database18) == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    "value", [b'"\xff"', b'"\\ud800"', b"[" * 5000 + b"]" * 5000], ids=["bytes", "half", "deep"]
+)
+async def test_a_body_that_is_no_json_derives_no_key(client, value):
+    answer = await client.post("/derived", content=b'{"order": %b, "total": "1"}' % value)
+    assert answer.status_code in {400, 422}

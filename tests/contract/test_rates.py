@@ -147,3 +147,19 @@ async def client_of(limiter, **options):
     async with httpx.AsyncClient(transport=transport, base_url="http://shop") as client:
         yield client
     await limiter.close()
+
+
+@pytest.mark.parametrize(
+    "strange",
+    [["x" * 600 + "1", "x" * 600 + "2"], ["b\x00"], ["b\ud800"]],
+    ids=["long", "nul", "surrogate"],
+)
+async def test_whatever_callers_are_called_the_others_are_counted(counters, strange):
+    """Those who come at the same time share a round trip: one's name must not fail the others'."""
+    limiter = Limiter(counters)
+    asked = ["ada", *strange, "bob", "ada", *strange]
+    plan = Plan("single", requests=1, per_seconds=3600)
+    decisions = await asyncio.gather(*(limiter.take(key, plan) for key in asked))
+    given = len(strange)
+    assert [d.allowed for d in decisions] == [True] * (given + 2) + [False] * (given + 1)
+    await limiter.close()

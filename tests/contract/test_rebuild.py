@@ -11,7 +11,7 @@ import pytest
 from redis_server import RedisServer
 
 from headwater import App, Document, Event, Settings
-from headwater.errors import DefinitionError, LeaseLost, NothingKept
+from headwater.errors import DefinitionError, LeaseLost, NothingKept, ViewDefinitionError
 from headwater.operations.health import view_rows
 from headwater.stores.redis import Redis
 from headwater.testing.driving import drive, publish
@@ -47,8 +47,12 @@ def orders_app(url, redis="", *, factor=1, kind="fold") -> App:
     def doubled(state: Order, event: Placed) -> Order:
         return state.but(total=state.total + 2 * event.total, events=state.events + 1)
 
+    def tripled(state: Order, event: Placed) -> Order:
+        return state.but(total=state.total + 3 * event.total, events=state.events + 1)
+
     store = Redis("fast") if kind == "redis" else None
-    app.fold(key="order", name="orders", store=store)(once if factor == 1 else doubled)
+    evolve = {1: once, 2: doubled, 3: tripled}[factor]
+    app.fold(key="order", name="orders", store=store)(evolve)
     return app
 
 
@@ -179,7 +183,7 @@ _PATCHES = {
     "before the swap": """
         async def dying(fence):
             os.kill(os.getpid(), signal.SIGKILL)
-        type(rebuild)._swap = lambda self, fence: dying(fence)
+        type(rebuild)._swap = lambda self, fence, report: dying(fence)
         """,
     "in the swap": """
         publish = rebuild.live.publish
@@ -236,3 +240,125 @@ async def test_what_cannot_stand_beside_itself_says_so(database18, redis):
     async with app:
         assert app.rebuilding("orders") is None
         assert app.rebuilding("over") is None
+
+
+# Several who rebuild, and what was there before ------------------------------------------------------
+
+
+async def filled(app):
+    await app.deploy()
+    await fill(app, 70)
+    await drive(app, app.stored("orders"), 1)
+
+
+async def test_no_generation_is_used_twice(made):
+    """What a store still holds of a generation that was given up is not gone on with."""
+    async with made() as app:
+        await filled(app)
+    async with made(2) as changed:
+        await changed.rebuilding("orders").run()
+        await changed.rebuilding("orders").roll_back()
+    async with made(3) as again:
+        assert (await again.rebuilding("orders").run()).summary == "equal"
+        assert (await again.view("orders").get("k1")).total == 30
+        await again.rebuilding("orders").roll_back()
+    async with made() as app:
+        await app.stored("orders").rebuild()  # in place, beside what was rolled back
+        await drive(app, app.stored("orders"), 9)
+        assert (await app.view("orders").get("k1")).total == 10
+        assert (await app.stored("orders").verify()).summary == "equal"
+
+
+class Held:
+    """A rebuild that waits after it was compared."""
+
+    def __init__(self, rebuild):
+        self.compared, self.go = asyncio.Event(), asyncio.Event()
+        self._verify = rebuild.candidate.verify
+        rebuild.candidate.verify = self._held
+        self.running = asyncio.create_task(rebuild.run())
+
+    async def _held(self):
+        verified = await self._verify()
+        self.compared.set()
+        await self.go.wait()
+        return verified
+
+    async def finish(self):
+        self.go.set()
+        async with asyncio.timeout(20):
+            return await self.running
+
+
+async def test_who_comes_second_leaves_the_first_ones_work_alone(database18):
+    """Another rebuild, by another definition, and a rollback."""
+    async with orders_app(database18.url) as app, orders_app(database18.url, factor=2) as other:
+        await filled(app)
+        await app.rebuilding("orders").run()
+        held = Held(app.rebuilding("orders"))
+        await held.compared.wait()
+        for second in (other.rebuilding("orders").run, other.rebuilding("orders").roll_back):
+            with pytest.raises(LeaseLost, match="Another process rebuilds"):
+                await second()
+        assert (await held.finish()).summary == "equal"
+
+
+async def test_who_lost_the_lease_swaps_nothing(database18):
+    async with orders_app(database18.url) as app, orders_app(database18.url, factor=2) as other:
+        await filled(app)
+        held = Held(app.rebuilding("orders"))
+        await held.compared.wait()
+        with database18.admin() as admin:
+            admin.execute(
+                "UPDATE headwater.leases SET expires_at = now(), holder = 'a paused process'"
+            )
+        assert (await other.rebuilding("orders").run()).summary == "equal"
+        with pytest.raises(LeaseLost):
+            await held.finish()
+        assert (await other.view("orders").get("k1")).total == 20
+
+
+@pytest.mark.parametrize("kind", ["fold", "sql"])
+async def test_a_long_report_delays_the_swap_and_no_reader(database18, kind, caplog):
+    async with orders_app(database18.url, kind=kind) as app:
+        await filled(app)
+        async with app.database().transaction("main") as report:
+            await report.execute("SELECT * FROM headwater_views.orders")
+            running = asyncio.create_task(app.rebuilding("orders").run())
+            async with asyncio.timeout(20):
+                while "the swap waits" not in caplog.text:
+                    assert (await app.view("orders").get("k1")).events == 10
+            assert not running.done()
+        assert (await running).summary == "equal"
+
+
+async def test_what_was_built_wrong_is_built_anew(database18):
+    async with orders_app(database18.url) as app:
+        await filled(app)
+        await app.rebuilding("orders").run()
+        with database18.admin() as admin:
+            admin.execute(
+                "UPDATE headwater_views.orders__2 SET document = jsonb_set(document, '{total}', '99') WHERE key = 'k2'"
+            )
+        await app.rebuilding("orders").roll_back()
+        assert (await app.rebuilding("orders").run()).summary == "1 differ"
+        assert (await app.rebuilding("orders").run()).summary == "equal"
+
+
+async def test_the_relay_goes_on_at_once_after_many_rebuilds(database18, redis):
+    """A store compares fences: the relay's is not below those of the rebuilds."""
+    async with orders_app(database18.url, redis.url(), kind="redis") as app:
+        await filled(app)
+        for _ in range(6):
+            await app.rebuilding("orders", share=1.0).run()
+        async with app.relay():
+            written = await app.append(Placed("k1", 1))
+            row = await app.view("orders").get("k1", at_least=written.token, timeout_seconds=4)
+            assert row.events == 11
+
+
+async def test_a_views_name_is_not_that_of_anothers_generation(database18):
+    """Tables are named VIEW__GENERATION, and those of a generation are dropped by their names."""
+    app = orders_app(database18.url)
+    with pytest.raises(ViewDefinitionError, match="malformed"):
+        app.sql("orders__2", sql='SELECT "order", count(*) AS events FROM order.placed GROUP BY 1')

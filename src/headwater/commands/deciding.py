@@ -16,7 +16,7 @@ from psycopg.errors import DeadlockDetected
 
 from headwater.commands.command import Accepted, Command, Rejection
 from headwater.commands.decider import Decider
-from headwater.commands.looking import Place, Seen, look, look_at_streams
+from headwater.commands.looking import Place, Seen, look, look_at_streams, places_of
 from headwater.commands.statements import SQL
 from headwater.commands.streams import SharedReads
 from headwater.errors import DecisionOutdated, IdempotencyKeyReused, LimitExceeded, VersionConflict
@@ -87,7 +87,7 @@ class Deciding:
         VersionConflict or DecisionOutdated after that, IdempotencyKeyReused, StateUnreadable, and what
         appending raises. What the function itself raises passes as it is.
         """
-        places = [Place(s.over.by, s.name.fill(request.command)) for s in decider.sources]
+        places = places_of(decider, request.command)
         with span(f"command {decider.name}"):
             return await self.again(lambda: self._attempt(decider, request, places), decider.name)
 
@@ -180,7 +180,7 @@ async def decide_within(
 
     Raises DecisionOutdated where what it looked at has changed: the caller's transaction has then failed.
     """
-    places = [Place(s.over.by, s.name.fill(request.command)) for s in decider.sources]
+    places = places_of(decider, request.command)
     seen = await look(connection, decider, places, request.tenant)
     decided = decider.decided(seen.states, request.command)
     if isinstance(decided, Rejection):

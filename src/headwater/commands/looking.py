@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import msgspec
 
+from headwater.commands.command import Command
 from headwater.commands.decider import Decider, Evolving, evolved
 from headwater.commands.statements import SQL
 from headwater.commands.streams import SharedReads
-from headwater.errors import HeadwaterError, StateUnreadable
+from headwater.errors import HeadwaterError, InvalidStreamName, LimitExceeded, StateUnreadable
 from headwater.log.database import Connection
 from headwater.log.reading import StoredRow, recorded
+
+_STREAM = re.compile(r"[a-z][a-z0-9_-]*/[^\x00-\x20\x7f\ud800-\udfff]+")
+_KEY = re.compile(r"[^\x00\ud800-\udfff]{1,255}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +27,28 @@ class Place:
 
     by: Literal["stream", "key"]
     name: str
+
+
+def places_of(decider: Decider[Any], command: Command) -> list[Place]:
+    """What a decision on a command looks at. Raises InvalidStreamName and LimitExceeded.
+
+    Checked before anything is read: reads are shared, and one caller's name must not fail another's.
+    """
+    return [_checked(Place(s.over.by, s.name.fill(command))) for s in decider.sources]
+
+
+def _checked(place: Place) -> Place:
+    if place.by == "stream" and not (len(place.name) <= 255 and _STREAM.fullmatch(place.name)):
+        raise InvalidStreamName(
+            f"The stream name {place.name[:300]!r} is malformed.",
+            hint="Write category/id: a lower-case category, a slash, and an id without spaces; at most 255 characters.",
+        )
+    if not _KEY.fullmatch(place.name):
+        raise LimitExceeded(
+            "A key has more than 255 characters, or none, or one that no text in Postgres has.",
+            hint="Use a shorter one.",
+        )
+    return place
 
 
 @dataclass(slots=True)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import psycopg
+from psycopg.errors import DeadlockDetected
 
 from headwater import errors
 from headwater.errors import HeadwaterError
@@ -73,7 +74,7 @@ class SharedCommits:
                 continue
             try:
                 await self._commit(batch)
-            except (psycopg.Error, HeadwaterError) as error:
+            except Exception as error:  # noqa: BLE001 - a writer that ended would leave all callers waiting
                 await self._one_by_one(batch, error)
 
     def _take(self) -> list[_Waiting]:
@@ -106,33 +107,38 @@ class SharedCommits:
 
     async def _one_by_one(self, batch: Sequence[_Waiting], error: Exception) -> None:
         """A failure of the whole statement: the caller at fault is found by asking singly."""
+        # Who is ended to part a circle of waiting has left nothing behind, and goes again.
+        again = isinstance(error, DeadlockDetected)
         lost = isinstance(error, errors.DatabaseUnavailable) or (
-            isinstance(error, psycopg.Error) and passing(error)
+            isinstance(error, psycopg.Error) and passing(error) and not again
         )
         for waiting in batch:
-            if lost or len(batch) == 1:
+            if lost or (len(batch) == 1 and not again):
                 _resolve(waiting, _as_refusal(error))
                 continue
             try:
                 await self._commit([waiting])
-            except (psycopg.Error, HeadwaterError) as own:
+            except Exception as own:  # noqa: BLE001 - it is the caller's
                 _resolve(waiting, _as_refusal(own))
 
 
-def _as_refusal(error: Exception) -> HeadwaterError:
-    if isinstance(error, HeadwaterError):
+def _as_refusal(error: Exception) -> Exception:
+    if isinstance(error, UnicodeError):
+        return errors.InvalidEvent(
+            "The tenant or the idempotency key is no Unicode text.", hint="Nothing was appended."
+        )
+    if not isinstance(error, psycopg.Error):
         return error
-    assert isinstance(error, psycopg.Error)
     return translate(error) or errors.AppendRefused(
         f"Postgres refused the append: {error.diag.message_primary}.",
         hint=f"SQLSTATE {error.sqlstate}; nothing was appended.",
     )
 
 
-def _resolve(waiting: _Waiting, answer: Written | HeadwaterError) -> None:
+def _resolve(waiting: _Waiting, answer: Written | Exception) -> None:
     if waiting.answer.done():
         return
-    if isinstance(answer, HeadwaterError):
+    if isinstance(answer, Exception):
         waiting.answer.set_exception(answer)
     else:
         waiting.answer.set_result(answer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 
@@ -9,6 +10,7 @@ from headwater.log.sharing import Shared
 from headwater.rates.plan import Counters, Decision, Plan, Want
 
 _AT_ONCE = 500
+_LONGEST_KEY = 200
 Request = tuple[str, Plan]
 """The key that is counted, and what it may do."""
 
@@ -22,7 +24,7 @@ class Limiter:
 
     async def take(self, key: str, plan: Plan) -> Decision:
         """Counts a request of a key. Raises what the counters' engine does."""
-        return await self._shared.ask((f"{plan.name} {key}", plan))
+        return await self._shared.ask((_name(plan, key), plan))
 
     async def close(self) -> None:
         """Ends what asks. Idempotent."""
@@ -41,3 +43,11 @@ class Limiter:
             decisions.append(Decision.of(plan, taken[key], allowed=allowed))
             before[key] += 1
         return decisions
+
+
+def _name(plan: Plan, key: str) -> str:
+    """What a key is counted under: whatever callers send, it fits every engine and is nobody else's."""
+    if len(key) > _LONGEST_KEY or not key.isprintable():
+        told = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
+        return f"{plan.name} sha256 {told}"
+    return f"{plan.name} {key}"

@@ -29,7 +29,7 @@ class PostgresCounters:
     async def take(self, wants: Sequence[Want]) -> Sequence[Taken]:
         """Counts requests; see Counters."""
         parameters = {
-            "keys": [want.key[:500] for want in wants],
+            "keys": [want.key for want in wants],
             "every": [want.plan.every_seconds for want in wants],
             "bursts": [want.plan.at_once for want in wants],
             "wanted": [want.count for want in wants],
@@ -38,4 +38,4 @@ class PostgresCounters:
             cursor = await connection.execute(SQL["rates.take"], parameters, prepare=True)
             rows = await cursor.fetchall()
         found = {key: Taken(granted, due) for key, granted, due in rows}
-        return [found[want.key[:500]] for want in wants]
+        return [found[want.key] for want in wants]

@@ -24,10 +24,11 @@ class Definition:
     content: dict[str, Any]
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.view):
+        # Two underscores part a view's name from its generation in the names of tables.
+        if not _NAME.fullmatch(self.view) or "__" in self.view:
             raise ViewDefinitionError(
                 f"The view's name {self.view!r} is malformed.",
-                hint="Use up to 40 lower-case letters, digits and underscores, a letter first.",
+                hint="Use up to 40 lower-case letters, digits and single underscores, a letter first.",
             )
 
     @property

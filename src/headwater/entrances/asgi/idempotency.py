@@ -180,15 +180,15 @@ class Once:
 
 def _derived(body: bytes, names: Sequence[str], path: str) -> str:
     try:
-        fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-    except msgspec.DecodeError as error:
+        fields = msgspec.json.decode(body, type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RequestRefused("The body is not a JSON object.", hint="Send one.") from error
     if missing := [name for name in names if name not in fields]:
         raise RequestRefused(
             f"The body has no field {missing[0]!r}, which says what the request is.",
             hint=f"Send {', '.join(names)}, or the header {HEADER}.",
         )
-    told: Mapping[str, Any] = {name: msgspec.json.decode(fields[name]) for name in names}
+    told = {name: fields[name] for name in names}
     chosen = msgspec.json.encode([path, told], order="deterministic")
     return f"derived-{hashlib.sha256(chosen).hexdigest()}"
 

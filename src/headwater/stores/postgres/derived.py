@@ -5,15 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import psycopg
+
 from headwater.commands import Command, Decider
 from headwater.commands.deciding import Request, decide_within
+from headwater.errors import (
+    DatabaseUnavailable,
+    DecisionOutdated,
+    UnknownEventType,
+    VersionConflict,
+)
 from headwater.log import Fact
 from headwater.log.database import SQL as LOG
 from headwater.log.database import Connection
 from headwater.log.failures import translated
 from headwater.log.writing import append_group, group_of
+from headwater.relay import CannotApply
 from headwater.views.driving.record import SQL, ViewRecord
 from headwater.views.fold import Derived
+
+_LATER = (psycopg.Error, DecisionOutdated, VersionConflict, UnknownEventType, DatabaseUnavailable)
+"""Nobody's fault: the same batch may go through later, or once the app is deployed."""
 
 DeciderOf = Callable[[type[Command]], Decider[Any]]
 
@@ -32,7 +44,8 @@ class DerivedEvents:
     async def append(self, connection: Connection, derived: Sequence[Derived]) -> None:
         """Appends in order, inside the batch's transaction.
 
-        Raises DecisionOutdated where a command's decision has been overtaken: the batch is tried again.
+        Raises DecisionOutdated where a command's decision has been overtaken: the batch is tried again. Raises
+        CannotApply where what an event derives is refused, or its decider fails.
         """
         cursor = await connection.execute(SQL["record.derived_upto"], {"view": self._record.name})
         row = await cursor.fetchone()
@@ -44,7 +57,13 @@ class DerivedEvents:
         carried: dict[int, dict[str, Any]] = dict(await cursor.fetchall())
         for one in due:
             cause = {"view": self._record.name, "position": one.position}
-            await self._append(connection, one, {**carried[one.position], "cause": cause})
+            try:
+                await self._append(connection, one, {**carried[one.position], "cause": cause})
+            except _LATER:
+                raise
+            except Exception as error:
+                reason = f"what it derives is refused: {type(error).__name__}: {error}"
+                raise CannotApply(reason, one.position) from error
 
     async def _append(
         self, connection: Connection, derived: Derived, carried: dict[str, Any]

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
+from headwater.errors import InvalidEvent
 from headwater.log.database import Connection, Database
+from headwater.relay import CannotApply
 from headwater.stores.postgres.derived import DeciderOf, DerivedEvents
 from headwater.stores.postgres.documents import PostgresDocuments
 from headwater.views.definition import Verification
@@ -74,7 +76,10 @@ class PostgresFold(DrivenFold[D]):
                 return await check.run(report, limit)
 
     async def replay(self, positions: Sequence[int] | None = None) -> int:
-        """Applies the parked events of the keys concerned again, in order, up to the first failure."""
+        """Applies the parked events of the keys concerned again, in order, up to the first failure.
+
+        Raises InvalidEvent where what one of them derives is refused.
+        """
         async with self._database.transaction() as connection:
             await self.learn(connection)
             await self.record.disturb(connection)
@@ -87,6 +92,12 @@ class PostgresFold(DrivenFold[D]):
             # Views over the documents have read the changes up to the checkpoint: these come next.
             position = await self.record.checkpoint(connection)
             assert position is not None
-            await self.documents.write(connection, replay.step(position + 1))
+            try:
+                await self.documents.write(connection, replay.step(position + 1))
+            except CannotApply as failure:
+                raise InvalidEvent(
+                    f"The event at position {failure.position} is still parked: {failure.reason}.",
+                    hint="Mend the derivation, or discard the event.",
+                ) from failure
             await self.record.unpark(connection, replay.done)
         return len(replay.done)

@@ -9,11 +9,14 @@ opens anew.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from psycopg import sql
+from psycopg.errors import LockNotAvailable
 
 from headwater.errors import DefinitionError, LeaseLost, NothingKept, UnknownView
 from headwater.log.database import Connection, Database
@@ -26,7 +29,11 @@ from headwater.views.driving.view import DrivenView
 Report = Callable[[int, int], None]
 """Hears of progress: the position that the candidate has applied, and the log's watermark."""
 
+_log = logging.getLogger("headwater.rebuild")
+
 _POLL_SECONDS = 0.02
+_LEVEL_SECONDS = 1.0
+_READERS_SECONDS = 0.5
 
 
 @dataclass(slots=True)
@@ -38,6 +45,7 @@ class Rebuild:
     candidate: DrivenView
     pace: Pace
     leases: Leases = field(default_factory=Leases)
+    _renewing: asyncio.Task[None] | None = None
 
     def __post_init__(self) -> None:
         self.candidate.record.row = f"{self.live.name}~next"
@@ -53,34 +61,31 @@ class Rebuild:
     async def run(self, report: Report | None = None, *, check: bool = True) -> Verification | None:
         """Builds the candidate, or goes on with it, compares it with the log, and swaps.
 
-        Returns the comparison; where it differs, nothing was swapped. Raises UnknownView, and LeaseLost where
-        another process rebuilds the view.
+        Returns the comparison; where it differs, nothing was swapped, and the next rebuild begins anew.
+        Raises UnknownView, and LeaseLost where another process rebuilds the view.
         """
-        await self._begin()
         async with self._lease() as fence:
+            await self._begin()
             await self._catch_up(fence, report)
             verified = None
             if check:
                 verified = await self.candidate.verify()
                 if not verified.equal:
+                    await self._discard()
                     return verified
                 await self._catch_up(fence, report)
-            await self._swap(fence)
+            await self._between_readers(lambda: self._swap(fence, report))
         return verified
 
     async def roll_back(self) -> None:
-        """Gives the view back what it was before its last rebuild. Raises NothingKept.
+        """Gives the view back what it was before its last rebuild.
+
+        Raises NothingKept, and LeaseLost where another process rebuilds the view.
 
         The one rolled back stands by as a candidate: a rebuild by its definition goes on with it.
         """
-        async with self.database.transaction() as connection:
-            await connection.execute(SQL["record.lock_deployment"])
-            await self._require(connection, self._last)
-            await connection.execute(SQL["rebuild.hold"], {"view": self.live.name})
-            await self._forget(connection, self._next)
-            await self._exchange(connection, self._last, self._next)
-            await self.live.learn(connection)
-            await self.live.publish(connection)
+        async with self._lease():
+            await self._between_readers(self._give_back)
 
     # Steps ---------------------------------------------------------------------------------------
 
@@ -100,22 +105,27 @@ class Rebuild:
                 return
             await self._forget(connection, self._next)
             cursor = await connection.execute(
-                SQL["rebuild.newest_generation"], {"view": self.live.name}
+                SQL["rebuild.next_generation"], {"view": self.live.name}
             )
             row = await cursor.fetchone()
             assert row is not None
             record = self.candidate.record
-            record.generation = row[0] + 1
+            record.generation = row[0]
             await record.create_candidate(connection)
             await self.candidate.create_beside(connection)
 
     async def _catch_up(self, fence: int, report: Report | None) -> None:
-        async with self.database.connection() as connection:
-            safe = await safe_position(connection)
-        await self._drive(fence, safe, report)
+        """Drives the candidate until what the log went on by meanwhile is a moment's worth."""
+        while True:
+            began = time.monotonic()
+            async with self.database.connection() as connection:
+                safe = await safe_position(connection)
+            await self._drive(fence, safe, report)
+            if time.monotonic() - began < _LEVEL_SECONDS:
+                return
 
     async def _drive(self, fence: int, upto: int, report: Report | None = None) -> None:
-        """Drives the candidate up to a position."""
+        """Drives the candidate up to a position. Raises LeaseLost where another process took it over."""
         frontier = Frontier()
         frontier.advance(upto)
         runner = Runner(self.candidate, fence, frontier, self.pace)
@@ -123,6 +133,7 @@ class Rebuild:
         try:
             while runner.progress.checkpoint < upto and not running.done():
                 await asyncio.sleep(_POLL_SECONDS)
+                self._check_lease()
                 if report is not None:
                     report(runner.progress.checkpoint, upto)
         finally:
@@ -131,19 +142,55 @@ class Rebuild:
         if isinstance(result, Exception):
             raise result
 
-    async def _swap(self, fence: int) -> None:
-        """Puts the candidate in the view's place, at or beyond where it is."""
+    async def _discard(self) -> None:
+        """Throws the candidate away, so that the next rebuild does not go on with it."""
         async with self.database.transaction() as connection:
             await connection.execute(SQL["record.lock_deployment"])
+            await self._forget(connection, self._next)
+
+    async def _between_readers(self, exchange: Callable[[], Awaitable[None]]) -> None:
+        """Exchanges generations while no transaction reads the view.
+
+        Postgres lets no reader pass one who waits to replace what they read. So the exchange waits for a
+        moment only, and then lets those behind it go first: a long report delays it, and nobody else.
+        """
+        while True:
+            try:
+                await exchange()
+            except LockNotAvailable:
+                _log.warning("%s: the swap waits for a transaction that reads it", self.live.name)
+            else:
+                return
+            await asyncio.sleep(_READERS_SECONDS)
+            self._check_lease()
+
+    async def _swap(self, fence: int, report: Report | None) -> None:
+        """Puts the candidate in the view's place, at or beyond where it is."""
+        await self._catch_up(fence, report)
+        async with self.database.transaction() as connection:
+            await connection.execute(SQL["record.lock_deployment"])
+            if await self.candidate.record.status(connection) != "current":
+                raise self._taken()
             # From here on the view stands still: what it is ahead of the candidate is a batch or two.
             cursor = await connection.execute(SQL["rebuild.hold"], {"view": self.live.name})
             row = await cursor.fetchone()
             assert row is not None
             await self._drive(fence, row[0])
-            await self._forget(connection, self._last)
-            await self._exchange(connection, self._next, self._last)
-            await self.live.learn(connection)
-            await self.live.publish(connection)
+            await self._take_place(connection, self._next, self._last)
+
+    async def _give_back(self) -> None:
+        async with self.database.transaction() as connection:
+            await connection.execute(SQL["record.lock_deployment"])
+            await self._require(connection, self._last)
+            await connection.execute(SQL["rebuild.hold"], {"view": self.live.name})
+            await self._take_place(connection, self._last, self._next)
+
+    async def _take_place(self, connection: Connection, taken: str, kept: str) -> None:
+        await connection.execute(SQL["rebuild.short_waits"])
+        await self._forget(connection, kept)
+        await self._exchange(connection, taken, kept)
+        await self.live.learn(connection)
+        await self.live.publish(connection)
 
     async def _exchange(self, connection: Connection, taken: str, kept: str) -> None:
         """The view's rows become those of ``kept``, and those of ``taken`` the view's."""
@@ -155,6 +202,7 @@ class Rebuild:
         for view in (name, taken):
             await connection.execute(SQL["rebuild.forget_plan"], {"view": view})
         await connection.execute(SQL["rebuild.forget"], {"view": taken})
+        await connection.execute(SQL["rebuild.level_fences"], {"view": name})
 
     async def _forget(self, connection: Connection, row: str) -> None:
         """Removes a generation's rows, and its tables in the log's database, where it is.
@@ -197,20 +245,32 @@ class Rebuild:
         async with self.database.connection() as connection:
             fence = await self.leases.acquire(connection, self._next)
             if fence is None:
-                raise LeaseLost(
-                    f"Another process rebuilds {self.live.name!r}, or ended a moment ago.",
-                    hint=f"Wait for it, or try again in {self.leases.seconds:g} s.",
-                )
-            renewing = asyncio.create_task(self._renew(), name=f"lease {self._next}")
+                raise self._taken()
+            self._renewing = asyncio.create_task(self._renew(), name=f"lease {self._next}")
             try:
                 yield fence
             finally:
-                renewing.cancel()
-                await asyncio.gather(renewing, return_exceptions=True)
+                self._renewing.cancel()
+                await asyncio.gather(self._renewing, return_exceptions=True)
                 await self.leases.release(connection, self._next)
 
     async def _renew(self) -> None:
-        while True:
+        """Renews the lease until it is lost."""
+        ours = True
+        while ours:
             await asyncio.sleep(self.leases.seconds / 5)
             async with self.database.connection() as connection:
-                await self.leases.renew(connection, {self._next: Standing(detail="rebuild")})
+                held = {self._next: Standing(detail="rebuild")}
+                ours = bool(await self.leases.renew(connection, held))
+
+    def _check_lease(self) -> None:
+        """Raises LeaseLost where the lease is no longer renewed."""
+        if self._renewing is not None and self._renewing.done():
+            self._renewing.result()  # a database that could not be reached
+            raise self._taken()
+
+    def _taken(self) -> LeaseLost:
+        return LeaseLost(
+            f"Another process rebuilds {self.live.name!r}, or ended a moment ago.",
+            hint=f"Wait for it, or try again in {self.leases.seconds:g} s.",
+        )

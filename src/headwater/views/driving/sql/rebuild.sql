@@ -3,8 +3,8 @@
 -- name: generations
 SELECT generation FROM headwater.views WHERE view IN (%(view)s, %(view)s || '~next', %(view)s || '~last')
 
--- name: newest_generation
-SELECT max(generation) FROM headwater.views WHERE view IN (%(view)s, %(view)s || '~next', %(view)s || '~last')
+-- name: next_generation
+UPDATE headwater.views SET newest = greatest(newest, generation) + 1 WHERE view = %(view)s RETURNING newest
 
 -- name: rows
 SELECT view, kind, fingerprint, generation, definition->>'store' FROM headwater.views WHERE view = %(view)s
@@ -40,8 +40,20 @@ FROM headwater.views AS n WHERE v.view = %(to)s AND n.view = %(from)s
 
 -- name: take_checkpoint
 UPDATE headwater.checkpoints AS c
-SET position = n.position, epoch = n.epoch, revision = greatest(c.revision, n.revision) + 1, updated_at = clock_timestamp()
+SET position = n.position, epoch = n.epoch, revision = greatest(c.revision, n.revision) + 1, updated_at = clock_timestamp(),
+    derived_upto = greatest(c.derived_upto, c.position)
 FROM headwater.checkpoints AS n WHERE c.view = %(to)s AND n.view = %(from)s
+
+-- name: level_fences
+-- A store compares fences by generation: whoever drives one next must not come with a lower one.
+INSERT INTO headwater.leases AS l (name, holder, fence, expires_at, state)
+SELECT n.name, 'rebuild', f.fence, '-infinity', 'released'
+FROM unnest(ARRAY[%(view)s, %(view)s || '~next']) AS n(name),
+     (SELECT coalesce(max(fence), 0) AS fence FROM headwater.leases WHERE name IN (%(view)s, %(view)s || '~next')) AS f
+ON CONFLICT (name) DO UPDATE SET fence = greatest(l.fence, excluded.fence)
+
+-- name: short_waits
+SET LOCAL lock_timeout = '250ms'
 
 -- name: forget_plan
 DELETE FROM headwater.planned WHERE view = %(view)s

@@ -12,8 +12,8 @@ SELECT pg_advisory_xact_lock(hashtextextended('headwater.deploy', 0))
 
 -- name: redefine
 UPDATE headwater.views
-SET kind = %(kind)s, definition = %(definition)s::jsonb, fingerprint = %(fingerprint)s, generation = generation + 1,
-    deployed_at = clock_timestamp()
+SET kind = %(kind)s, definition = %(definition)s::jsonb, fingerprint = %(fingerprint)s,
+    generation = greatest(newest, generation) + 1, newest = greatest(newest, generation) + 1, deployed_at = clock_timestamp()
 WHERE view = %(view)s
 RETURNING generation
 
