@@ -16,6 +16,8 @@ CREATE TABLE headwater.key_events (
   PRIMARY KEY (tenant, key, position)
 );
 
+-- Appends under way finish first, and later ones count their own keys: none is missed in between.
+LOCK TABLE headwater.events IN SHARE ROW EXCLUSIVE MODE;
 INSERT INTO headwater.key_events (tenant, key, position)
 SELECT DISTINCT e.tenant, k.key, e.position FROM headwater.events AS e CROSS JOIN LATERAL unnest(e.keys) AS k(key) WHERE e.keys IS NOT NULL;
 INSERT INTO headwater.keys (tenant, key, version)
