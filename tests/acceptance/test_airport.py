@@ -26,7 +26,7 @@ pytestmark = [
 ]
 
 ROOT = Path(__file__).parents[2]
-DAYS = 12
+DAYS = 8
 VIEWS = {"carrier_delays", "routes", "airport_hours", "aircraft"}
 GONE_SECONDS = 20.0
 

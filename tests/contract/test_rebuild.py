@@ -134,19 +134,19 @@ async def test_a_changed_definition_is_swapped_whole_and_rolled_back(made):
         assert (await changed.stored("orders").verify()).summary == "equal"
 
 
-async def test_a_corrupted_view_is_mended_beside_itself(database):
-    async with orders_app(database.url) as app:
+async def test_a_corrupted_view_is_mended_beside_itself(database18):
+    async with orders_app(database18.url) as app:
         await app.deploy()
         await fill(app, 70)
         await drive(app, app.stored("orders"), 1)
-        with database.admin() as admin:
+        with database18.admin() as admin:
             admin.execute(
                 "UPDATE headwater_views.orders__1 SET document = jsonb_set(document, '{total}', '99') WHERE key = 'k2'"
             )
         assert (await app.stored("orders").verify()).differing == 1
         await app.rebuilding("orders").run()
         assert (await app.stored("orders").verify()).summary == "equal"
-        with database.admin() as admin:
+        with database18.admin() as admin:
             await app.rebuilding("orders").run()
             tables = admin.execute(
                 "SELECT relname FROM pg_class WHERE relname LIKE 'orders__%' AND relkind = 'r' ORDER BY 1"

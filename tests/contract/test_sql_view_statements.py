@@ -46,7 +46,8 @@ async def connection(server):
     async with await psycopg.AsyncConnection.connect(
         postgres.url(), autocommit=True
     ) as administrator:
-        await administrator.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        create = sql.SQL("CREATE DATABASE {} STRATEGY FILE_COPY").format(sql.Identifier(name))
+        await administrator.execute(create)
         options = "-c TimeZone=UTC -c search_path=pg_catalog"
         async with await psycopg.AsyncConnection.connect(
             postgres.url(name), autocommit=True, options=options
