@@ -163,8 +163,14 @@ class LakeRows:
     async def commit_merged(
         self, hold: Hold, run: Sequence[StoredFile], merged: StoredFile
     ) -> None:
-        """Puts a merged file in the place of those that it was made of, by the next manifest."""
+        """Puts a merged file in the place of those that it was made of, by the next manifest.
+
+        Unless some of them were merged otherwise meanwhile: then nothing names it, and it is swept.
+        """
         held = await self._held(hold)
+        named = manifests.listing(await self._chain(hold.place, held.number)).files
+        if not {file.path for file in run} <= {file.path for file in named}:
+            return
         now = int(time.time())
         retired = tuple(Retired(file.path, now) for file in run)
         await self._commit(
