@@ -42,18 +42,12 @@ from headwater.readers.reading import DEFAULT_TIMEOUT_SECONDS, Reader
 from headwater.relay import Pace, Relay
 from headwater.running import Running
 from headwater.views import StoredView
+from headwater.views.batches import OutsideRows, OutsideTables
+from headwater.views.documents import OutsideDocuments
 from headwater.views.driving.rebuilding import Rebuild
 from headwater.views.driving.view import DrivenView
 from headwater.views.port import Status
-from headwater.views.store import (
-    DocumentsEngine,
-    OutsideDocuments,
-    OutsideRows,
-    OutsideTables,
-    RowsEngine,
-    Store,
-    TablesEngine,
-)
+from headwater.views.store import DocumentsEngine, RowsEngine, Store, TablesEngine
 
 
 class App(Definitions):

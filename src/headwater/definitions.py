@@ -25,11 +25,7 @@ from headwater.relay import OnFailure
 from headwater.views import Fold, SqlView
 from headwater.views.derivation import Derivation, check_loops
 from headwater.views.feed import Feed
-from headwater.views.store import (
-    Store,
-    Transform,
-    name_of,
-)
+from headwater.views.store import Store, Transform, name_of
 
 
 class Definitions(Installation, FeedsInstallation):

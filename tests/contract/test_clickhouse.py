@@ -29,7 +29,7 @@ from headwater.testing.feeds import FeedGround, FeedStoreContract, driven, feed_
 from headwater.testing.stores import fill
 from headwater.testing.tables import SqlStoreContract, TablesGround, totals
 from headwater.views.feed import Feed
-from headwater.views.store import Place
+from headwater.views.storage import Place
 
 pytestmark = pytest.mark.postgres
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from headwater.errors import LeaseLost, StoreUnavailable
-from headwater.views.store import Checkpoint, LastEvent
+from headwater.views.storage import Checkpoint, LastEvent
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS documents (place TEXT, tenant TEXT, key TEXT, document BLOB,

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headwater.stores.lake.merging import MOST_FILES, Merging, next_run
-from headwater.views.store import StoredFile
+from headwater.views.batches import StoredFile
 
 
 def file(after, upto, size, *, kind="order.placed", month="2026-11"):

@@ -6,8 +6,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, TypeVar, cast
 
 from headwater.readers.reading import DEFAULT_TIMEOUT_SECONDS, Reader
+from headwater.views.batches import OutsideRows, Queryable, StoredFile
 from headwater.views.feed import Feed
-from headwater.views.store import OutsideRows, Place, Queryable, Store, StoredFile
+from headwater.views.storage import Place
+from headwater.views.store import Store
 
 T = TypeVar("T")
 

@@ -12,7 +12,10 @@ from headwater.errors import DefinitionError
 from headwater.log import Database
 from headwater.readers.reading import DEFAULT_TIMEOUT_SECONDS, Reader
 from headwater.views import Document, Fold, SqlView, StoredView
-from headwater.views.store import OutsideDocuments, OutsideTables, Place, Store
+from headwater.views.batches import OutsideTables
+from headwater.views.documents import OutsideDocuments
+from headwater.views.storage import Place
+from headwater.views.store import Store
 
 D = TypeVar("D", bound=Document)
 R = TypeVar("R", bound=msgspec.Struct)

@@ -10,7 +10,7 @@ from psycopg import sql
 from headwater.errors import KeyParked, NotCaughtUp, StaleToken, UnknownView
 from headwater.log.database import Database
 from headwater.readers.checkpoints import SQL, CheckpointWatch
-from headwater.views.store import Place
+from headwater.views.storage import Place
 
 T = TypeVar("T")
 

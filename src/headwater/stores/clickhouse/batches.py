@@ -22,7 +22,8 @@ from headwater.errors import LeaseLost
 from headwater.stores.clickhouse.columns import LIMITS, kept, structure
 from headwater.stores.clickhouse.engine import ClickHouseEngine
 from headwater.stores.clickhouse.text import listed, quoted, statement
-from headwater.views.store import Checkpoint, Hold, LastEvent, Limits, Part, Place, RowsStep
+from headwater.views.batches import Limits, Part, RowsStep
+from headwater.views.storage import Checkpoint, Hold, LastEvent, Place
 
 
 class ClickHouseBatches(ABC):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from headwater.errors import ViewDefinitionError
 from headwater.events import Column
 from headwater.stores.clickhouse.text import listed, literal, quoted
-from headwater.views.store import Limits
+from headwater.views.batches import Limits
 
 LIMITS = Limits(digits=38, decimals=38, first_date="1900-01-01", last_date="2299-12-31")
 """What Decimal(76, 38), Date32 and DateTime64(6) hold in every version that is supported."""

@@ -12,7 +12,8 @@ from headwater.events import Column
 from headwater.stores.clickhouse.batches import ClickHouseBatches
 from headwater.stores.clickhouse.columns import Kept, kept, structure
 from headwater.stores.clickhouse.text import listed, quoted, statement
-from headwater.views.store import Hold, Part, Place, StoredFile
+from headwater.views.batches import Part, StoredFile
+from headwater.views.storage import Hold, Place
 
 _CHUNK = 100_000
 _BLOCK_BITS = 40

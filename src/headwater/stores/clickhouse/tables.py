@@ -15,7 +15,8 @@ from headwater.errors import ViewDefinitionError, ViewStale
 from headwater.stores.clickhouse.batches import ClickHouseBatches
 from headwater.stores.clickhouse.columns import base_type
 from headwater.stores.clickhouse.text import listed, quoted, statement
-from headwater.views.store import Hold, Part, Place, StateColumn, TableShape
+from headwater.views.batches import Part, StateColumn, TableShape
+from headwater.views.storage import Hold, Place
 
 _UPTO = "headwater_upto"
 _INBOX, _MATERIALIZED, _GROUPS, _SHOWN = "values", "view", "groups", "shown"

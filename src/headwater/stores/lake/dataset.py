@@ -14,7 +14,7 @@ from pyarrow import fs
 from headwater.errors import QueryRefused
 from headwater.events import Column
 from headwater.stores.lake.parquet import schema_of
-from headwater.views.store import StoredFile
+from headwater.views.batches import StoredFile
 
 
 def dataset(

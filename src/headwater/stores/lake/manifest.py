@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from headwater.views.store import Checkpoint, LastEvent, Place, StoredFile
+from headwater.views.batches import StoredFile
+from headwater.views.storage import Checkpoint, LastEvent, Place
 
 WHOLE_EVERY = 100
 """Every so many manifests one lists all files, so that a reader goes back no further."""

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from headwater.views.store import StoredFile
+from headwater.views.batches import StoredFile
 
 _LARGEST_SHARE = 4
 MOST_FILES = 256

@@ -11,7 +11,7 @@ from pyarrow import csv
 from pyarrow import parquet as pq
 
 from headwater.events import Column
-from headwater.views.store import Part
+from headwater.views.batches import Part
 
 _TYPES = {
     "bigint": pa.int64(),

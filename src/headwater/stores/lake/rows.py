@@ -20,7 +20,8 @@ from headwater.stores.lake import parquet
 from headwater.stores.lake.engine import LakeEngine
 from headwater.stores.lake.manifest import WHOLE_EVERY, Latest, Manifest, Retired
 from headwater.stores.lake.merging import next_run
-from headwater.views.store import Checkpoint, Hold, Part, Place, RowsStep, StoredFile
+from headwater.views.batches import Part, RowsStep, StoredFile
+from headwater.views.storage import Checkpoint, Hold, Place
 
 _REMOVED_AT_ONCE = 1_000
 

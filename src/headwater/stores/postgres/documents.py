@@ -13,10 +13,10 @@ from headwater.log.database import Connection
 from headwater.stores.postgres.derived import DerivedEvents
 from headwater.stores.postgres.sql_view_text import template
 from headwater.stores.postgres.tables import identifier, secure
+from headwater.views.documents import SetAside, Step
 from headwater.views.driving.record import SQL, ViewRecord
 from headwater.views.driving.work import encode
 from headwater.views.fold import Document, Key
-from headwater.views.store import SetAside, Step
 
 _PRUNE_EVERY = 50
 _RETAINED = 100_000

@@ -11,6 +11,7 @@ from headwater.relay import CannotApply
 from headwater.stores.postgres.derived import DeciderOf, DerivedEvents
 from headwater.stores.postgres.documents import PostgresDocuments
 from headwater.views.definition import Verification
+from headwater.views.documents import SetAside, Step
 from headwater.views.driving.checking import FoldCheck
 from headwater.views.driving.fold import DrivenFold
 from headwater.views.driving.record import snapshot
@@ -18,7 +19,6 @@ from headwater.views.driving.replaying import Replay, concerned
 from headwater.views.driving.view import DrivenView
 from headwater.views.fold import Document, Fold, Key
 from headwater.views.port import Report
-from headwater.views.store import SetAside, Step
 
 D = TypeVar("D", bound=Document)
 

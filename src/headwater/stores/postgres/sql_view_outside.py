@@ -22,12 +22,13 @@ from headwater.stores.postgres.sql_view_rows import difference_of
 from headwater.stores.postgres.sql_view_source import Sources
 from headwater.stores.postgres.sql_view_text import listed, name, template
 from headwater.stores.postgres.sql_view_values import Values, table_columns
+from headwater.views.batches import OutsideTables, Part
 from headwater.views.definition import Explanation, Verification
 from headwater.views.driving.batches import DrivenBatches
 from headwater.views.driving.record import SQL, snapshot
 from headwater.views.port import Report
 from headwater.views.sql_view import SqlView
-from headwater.views.store import OutsideTables, Part, Place
+from headwater.views.storage import Place
 
 _COPY = Storage("headwater_compared", "headwater_compared", "pg_temp")
 

@@ -12,8 +12,8 @@ from headwater.events import Column
 from headwater.stores.postgres.sql_view_states import FLOATS, State, evaluated
 from headwater.stores.postgres.sql_view_tables import key_names
 from headwater.stores.postgres.sql_view_text import enclosed, fragment, name, template
+from headwater.views.batches import Limits, StateColumn, TableShape
 from headwater.views.driving.batches import csv_rows
-from headwater.views.store import Limits, StateColumn, TableShape
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -16,8 +16,9 @@ from typing import Any
 from headwater.stores.redis.engine import RedisEngine
 from headwater.stores.redis.keys import Keys
 from headwater.stores.redis.scripts import Script, script
+from headwater.views.documents import Step
 from headwater.views.fold import Key
-from headwater.views.store import Checkpoint, Hold, LastEvent, Place, Step
+from headwater.views.storage import Checkpoint, Hold, LastEvent, Place
 
 _AT_ONCE = 1_000
 _OPEN, _WRITE, _DISTURB = script("open"), script("write"), script("disturb")

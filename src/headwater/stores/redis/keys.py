@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from headwater.views.store import Place
+from headwater.views.storage import Place
 
 
 @dataclass(frozen=True, slots=True)

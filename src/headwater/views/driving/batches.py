@@ -12,19 +12,12 @@ from psycopg import sql
 
 from headwater.log.database import Connection, Database
 from headwater.relay import Batch, OnFailure
+from headwater.views.batches import Limits, OutsideBatches, Part, RowsStep
 from headwater.views.definition import Definition
 from headwater.views.driving.outside import Outside
 from headwater.views.driving.record import SQL
 from headwater.views.driving.view import DrivenView
-from headwater.views.store import (
-    Hold,
-    LastEvent,
-    Limits,
-    OutsideBatches,
-    Part,
-    Place,
-    RowsStep,
-)
+from headwater.views.storage import Hold, LastEvent, Place
 
 
 class DrivenBatches(DrivenView):

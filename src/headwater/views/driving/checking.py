@@ -16,11 +16,11 @@ import msgspec
 
 from headwater.log.database import Connection
 from headwater.views.definition import Difference, Verification
+from headwater.views.documents import DocumentsReading
 from headwater.views.driving.record import SQL, Aside, ViewRecord
 from headwater.views.driving.work import Folding, Row, encode, plain
 from headwater.views.fold import Document, Key, evolve_all, slice_of
 from headwater.views.port import Report
-from headwater.views.store import DocumentsReading
 
 D = TypeVar("D", bound=Document)
 

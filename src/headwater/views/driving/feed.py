@@ -13,12 +13,13 @@ from headwater.errors import DefinitionError, HeadwaterError
 from headwater.log.copying import copied
 from headwater.log.database import Connection, Database
 from headwater.log.tasks import ended
+from headwater.views.batches import OutsideRows, Part, RowsStep, Tended
 from headwater.views.definition import Difference, Explanation, Verification
 from headwater.views.driving.batches import DrivenBatches, csv_rows
 from headwater.views.driving.record import SQL
 from headwater.views.feed import Feed
 from headwater.views.port import Report
-from headwater.views.store import OutsideRows, Part, Place, RowsStep, Tended
+from headwater.views.storage import Place
 
 _log = logging.getLogger("headwater.relay")
 

@@ -10,13 +10,13 @@ from typing import Any, Generic, TypeVar
 from headwater.log.database import Connection, Database
 from headwater.relay import Batch
 from headwater.views.definition import Explanation
+from headwater.views.documents import SetAside, Step
 from headwater.views.driving.checking import read_log
 from headwater.views.driving.explaining import explain_fold
 from headwater.views.driving.record import SQL, snapshot
 from headwater.views.driving.view import DrivenView
 from headwater.views.driving.work import Folding, NotApplied, Row, Work
 from headwater.views.fold import Document, Fold, Key
-from headwater.views.store import SetAside, Step
 
 D = TypeVar("D", bound=Document)
 

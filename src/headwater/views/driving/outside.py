@@ -14,7 +14,7 @@ from typing import Any
 from headwater.errors import ViewStale
 from headwater.log.database import Connection
 from headwater.views.driving.record import SQL, ViewRecord
-from headwater.views.store import Checkpoint, Hold, Place, Storage
+from headwater.views.storage import Checkpoint, Hold, Place, Storage
 
 
 @dataclass(frozen=True, slots=True)

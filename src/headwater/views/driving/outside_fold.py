@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from headwater.log.database import Connection, Database
 from headwater.views.definition import Verification
+from headwater.views.documents import LogDocuments, OutsideDocuments, SetAside, Step
 from headwater.views.driving.checking import FoldCheck
 from headwater.views.driving.fold import DrivenFold
 from headwater.views.driving.outside import Outside
@@ -15,7 +16,7 @@ from headwater.views.driving.record import ViewRecord, snapshot
 from headwater.views.driving.replaying import Replay, concerned
 from headwater.views.fold import Document, Fold, Key
 from headwater.views.port import Report
-from headwater.views.store import Hold, LogDocuments, OutsideDocuments, SetAside, Step
+from headwater.views.storage import Hold
 
 D = TypeVar("D", bound=Document)
 

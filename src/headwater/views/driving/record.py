@@ -23,8 +23,8 @@ from headwater.log.failures import caused_by_data, translate
 from headwater.log.statements import Statements
 from headwater.relay import CannotApply
 from headwater.views.definition import Definition
+from headwater.views.documents import SetAside
 from headwater.views.port import Status
-from headwater.views.store import SetAside
 
 SQL = Statements("headwater.views.driving")
 

@@ -8,10 +8,10 @@ from typing import Any, Generic, TypeVar
 
 from headwater.log.database import Connection
 from headwater.relay import CannotApply
+from headwater.views.documents import Step
 from headwater.views.driving.checking import read_log
 from headwater.views.driving.work import Folding, encode
 from headwater.views.fold import Derived, Document, Failed, Key, derive_all, evolve_all
-from headwater.views.store import Step
 
 D = TypeVar("D", bound=Document)
 Load = Callable[[Sequence[Key]], Awaitable[Iterable[tuple[Key, bytes]]]]

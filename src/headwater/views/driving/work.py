@@ -12,8 +12,9 @@ from headwater import errors
 from headwater.events import Event
 from headwater.log.reading import recorded
 from headwater.relay import Batch, CannotApply
+from headwater.views.documents import SetAside, Step
 from headwater.views.fold import Document, Failed, Fold, FoldEvent, Key, derive_all, evolve_all
-from headwater.views.store import LastEvent, SetAside, Step
+from headwater.views.storage import LastEvent
 
 D = TypeVar("D", bound=Document)
 Row = tuple[Any, ...]

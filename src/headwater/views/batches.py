@@ -1,0 +1,196 @@
+"""Rows that go to a store batch by batch: of feeds, and of SQL views."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import msgspec
+
+from headwater.events import Column
+from headwater.views.storage import Hold, LastEvent, Place, Storage
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Rows of one event type and one month: CSV as Postgres writes it, without a header.
+
+    Times are microseconds since 1970; NULL is empty, and the empty text is quoted. ``after`` and
+    ``upto`` are the range of positions that it covers.
+    """
+
+    type: str
+    month: str
+    columns: Sequence[Column]
+    after: int
+    upto: int
+    data: bytes
+
+
+@dataclass(slots=True)
+class RowsStep:
+    """A batch of rows, and the checkpoint from ``after`` to ``upto``.
+
+    ``again`` says that it may have been written before, as a whole or in part.
+    """
+
+    after: int
+    upto: int
+    parts: list[Part]
+    last: LastEvent | None = None
+    again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a store's exact numbers and times hold. A value beyond is an event that cannot be applied.
+
+    ``digits`` are those before the point; dates are the first and the last.
+    """
+
+    digits: int
+    decimals: int
+    first_date: str
+    last_date: str
+
+
+class StoredFile(msgspec.Struct, frozen=True):
+    """Rows that a feed's store keeps together: of one type, one month and one range of positions."""
+
+    path: str
+    type: str
+    month: str
+    after: int
+    upto: int
+    rows: int
+    bytes: int
+
+
+class OutsideBatches(Storage, Protocol):
+    """Rows outside the log's database, added batch by batch, each recorded before it is written."""
+
+    @property
+    def limits(self) -> Limits | None:
+        """What values may be, or None where all may."""
+        ...
+
+    async def trim(self, hold: Hold, upto: int) -> None:
+        """Removes what lies beyond a position: left there by a history that the log lost.
+
+        Raises ViewStale where it cannot be told apart from what is to stay.
+        """
+        ...
+
+    async def append(self, hold: Hold, step: RowsStep) -> None:
+        """Adds rows and moves the checkpoint, so that each batch counts once. Raises LeaseLost."""
+        ...
+
+
+class OutsideRows(OutsideBatches, Protocol):
+    """Feeds' rows outside the log's database."""
+
+    async def prepare(self, place: Place, columns: Mapping[str, Sequence[Column]]) -> None:
+        """Makes room for rows of these types. Raises StoreRefused for columns that it cannot keep."""
+        ...
+
+    def first(self) -> int:
+        """Rows up to this position may be gone, by the store's own retention; 0 where none are."""
+        ...
+
+    async def files(self, place: Place) -> tuple[int, list[StoredFile]]:
+        """The checkpoint and what is stored up to it; -1 where nothing is."""
+        ...
+
+    async def same(self, place: Place, file: StoredFile, part: Part) -> bool:
+        """Whether a file holds exactly these rows."""
+        ...
+
+    def locate(self, place: Place, file: StoredFile) -> str:
+        """Where other programs find a file."""
+        ...
+
+
+class Queryable(OutsideRows, Protocol):
+    """Feeds' rows that Headwater itself runs SQL over."""
+
+    def table(
+        self,
+        place: Place,
+        files: Sequence[StoredFile],
+        columns: Sequence[Column],
+        tenant: str | None,
+    ) -> Any:
+        """The rows of files, of one tenant or of all, as a dataset that the engine of queries reads."""
+        ...
+
+
+@runtime_checkable
+class Tended(Protocol):
+    """Storage that needs work in the background, by whoever drives the view."""
+
+    async def tend(self, hold: Hold, alone: asyncio.Lock) -> bool:
+        """One bounded piece of work; whether there may be more.
+
+        No batch is written under ``alone``, so it is taken for the least that must not meet one.
+        Raises LeaseLost and what the engine's faults raise; what is stored is right whenever it ends.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class StateColumn:
+    """What a SQL view keeps for an aggregate: how the values of ``column`` come together in a group.
+
+    ``kind`` is count (of rows where the column is true, or of all), sum, min, max or count_distinct.
+    """
+
+    column: Column
+    kind: Literal["count", "sum", "min", "max", "count_distinct"]
+
+
+@dataclass(frozen=True, slots=True)
+class TableShape:
+    """A SQL view as a table of groups: keys, the tenant first, and states.
+
+    ``outputs`` are what readers see, in order: each a key or a state by its name, or two states of
+    which the first is divided by the second.
+    """
+
+    keys: Sequence[Column]
+    states: Sequence[StateColumn]
+    outputs: Sequence[tuple[str, str, str | None]]
+
+
+class OutsideTables(OutsideBatches, Protocol):
+    """SQL views outside the log's database. The rows of a batch are its groups' values, not yet grouped."""
+
+    def check(self, shape: TableShape) -> None:
+        """Raises ViewDefinitionError for what would not mean here what it means in Postgres."""
+        ...
+
+    async def prepare(self, place: Place, shape: TableShape) -> None:
+        """Makes room for a view of this shape."""
+        ...
+
+    async def read(
+        self,
+        place: Place,
+        tenant: str,
+        outputs: Sequence[str],
+        key: Mapping[str, object],
+        limit: int,
+    ) -> tuple[int, list[Sequence[Any]]]:
+        """The checkpoint, and rows at least as new: of a key, or of all in the order of ``key``'s names.
+
+        A name without a value is not a condition. -1 where nothing is stored.
+        """
+        ...
+
+    async def export(self, place: Place, shape: TableShape) -> tuple[int, bytes]:
+        """The checkpoint, and groups at least as new.
+
+        They are CSV: keys, states, and the end of the newest batch in the group; NULL is a backslash and N.
+        """
+        ...
