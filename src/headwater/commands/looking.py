@@ -105,7 +105,7 @@ async def _stream(
 ) -> tuple[int, list[StoredRow]]:
     # All of its events, whatever their types: the last one's version is the stream's.
     cursor = await connection.execute(
-        SQL["commands.stream"], {"tenant": tenant, "name": name}, binary=True, prepare=True
+        SQL["commands.streams"], {"tenant": tenant, "names": [name]}, binary=True, prepare=True
     )
     rows: list[StoredRow] = await cursor.fetchall()
     return (rows[-1][3] if rows else 0), rows

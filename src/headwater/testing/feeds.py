@@ -19,12 +19,11 @@ import psycopg
 import pytest
 
 from headwater import App
-from headwater.errors import LeaseLost, NotCaughtUp, StoreUnavailable, ViewStale
+from headwater.errors import NotCaughtUp, StoreUnavailable, ViewStale
 from headwater.readers.feeds import FeedView
-from headwater.relay import Batch
 from headwater.testing.contract_app import Line, Placed, Removed, fed
 from headwater.testing.driving import drive, publish
-from headwater.testing.stores import Ground, fill
+from headwater.testing.stores import Ground, fill, take_over
 from headwater.views import Verification
 from headwater.views.store import Store
 
@@ -58,9 +57,9 @@ class FeedGround(Ground):
             await app.deploy()
             yield app
 
+    @abstractmethod
     def admin(self) -> psycopg.Connection[Any]:
         """The log's database, past all checks."""
-        raise NotImplementedError
 
 
 def feed_of(app: App) -> FeedView:
@@ -100,21 +99,7 @@ class FeedStoreContract:
 
     async def test_order_fence_and_repetition(self, ground: FeedGround) -> None:
         async with ground.app() as stale, ground.app() as app:
-            last = await fill(app, 60)
-            await publish(app)
-            old, new = stale.stored("orders"), app.stored("orders")
-            start = await old.open(1)
-            await old.apply(Batch(start, last - 40))
-            with pytest.raises(LeaseLost):
-                await old.apply(Batch(start, last - 40))
-            with pytest.raises(LeaseLost):
-                await old.apply(Batch(last - 20, last))
-            assert await new.open(2) == last - 40
-            with pytest.raises(LeaseLost):
-                await old.apply(Batch(last - 40, last - 20))
-            await old.close()
-            await new.apply(Batch(last - 40, last))
-            await new.close()
+            await take_over(stale, app, "orders")
             assert (await driven(app, 3)).rows == 60
 
     # Reading ---------------------------------------------------------------------------------

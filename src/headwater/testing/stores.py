@@ -94,6 +94,25 @@ async def fill(app: App, count: int, *, keys: int = 17, tenant: str = "main") ->
     return int(written.position)
 
 
+async def take_over(stale: App, app: App, view: str) -> None:
+    """A batch again, out of order, or of a holder whose lease another took is refused; the rest goes on."""
+    last = await fill(app, 60)
+    await publish(app)
+    old, new = stale.stored(view), app.stored(view)
+    start = await old.open(1)
+    await old.apply(Batch(start, last - 40))
+    with pytest.raises(LeaseLost):
+        await old.apply(Batch(start, last - 40))
+    with pytest.raises(LeaseLost):
+        await old.apply(Batch(last - 20, last))
+    assert await new.open(2) == last - 40
+    with pytest.raises(LeaseLost):
+        await old.apply(Batch(last - 40, last - 20))
+    await old.close()
+    await new.apply(Batch(last - 40, last))
+    await new.close()
+
+
 class FoldStoreContract:
     """What every store of folds does."""
 

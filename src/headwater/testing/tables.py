@@ -15,12 +15,11 @@ from typing import Any
 import pytest
 
 from headwater import App
-from headwater.errors import LeaseLost, NotCaughtUp, StoreUnavailable
+from headwater.errors import NotCaughtUp, StoreUnavailable
 from headwater.readers.handles import RowsView
-from headwater.relay import Batch
 from headwater.testing.contract_app import POISON, TOTALS, Placed, totalled
 from headwater.testing.driving import drive, publish
-from headwater.testing.stores import ODD_NAMES, Ground, fill
+from headwater.testing.stores import ODD_NAMES, Ground, fill, take_over
 
 _DIGITS = Context(prec=15)
 """How many digits of an average every store gives."""
@@ -92,21 +91,7 @@ class SqlStoreContract:
 
     async def test_order_fence_and_repetition(self, ground: TablesGround) -> None:
         async with ground.app() as stale, ground.app() as app:
-            last = await fill(app, 60)
-            await publish(app)
-            old, new = stale.stored("totals"), app.stored("totals")
-            start = await old.open(1)
-            await old.apply(Batch(start, last - 40))
-            with pytest.raises(LeaseLost):
-                await old.apply(Batch(start, last - 40))
-            with pytest.raises(LeaseLost):
-                await old.apply(Batch(last - 20, last))
-            assert await new.open(2) == last - 40
-            with pytest.raises(LeaseLost):
-                await old.apply(Batch(last - 40, last - 20))
-            await old.close()
-            await new.apply(Batch(last - 40, last))
-            await new.close()
+            await take_over(stale, app, "totals")
             await same(app, 3)
 
     # Reading ---------------------------------------------------------------------------------

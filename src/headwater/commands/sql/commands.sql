@@ -11,14 +11,6 @@ CROSS JOIN LATERAL (
 WHERE s.tenant = %(tenant)s AND s.stream = ANY (%(names)s)
 ORDER BY e.stream, e.version
 
--- name: stream
-SELECT e.position, e.tenant, e.stream, e.version, e.type, e.schema_version, e.id, e.recorded_at, e.occurred_at,
-       e.data::text, e.metadata::text, e.keys
-FROM headwater.events AS e
-WHERE e.tenant = %(tenant)s AND e.stream = %(name)s
-  AND e.position >= (SELECT s.first_position FROM headwater.streams AS s WHERE s.tenant = %(tenant)s AND s.stream = %(name)s)
-ORDER BY e.version
-
 -- name: key_version
 SELECT n.version FROM headwater.keys AS n WHERE n.tenant = %(tenant)s AND n.key = %(name)s
 

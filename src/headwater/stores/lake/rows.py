@@ -136,12 +136,12 @@ class LakeRows:
         manifest is under way then.
         """
         newest = await self._held(hold)
-        files = manifests.listing(await self._chain(hold.place, newest.number)).files
-        run = next_run(files, self._engine.merging)
+        chain = await self._chain(hold.place, newest.number)
+        run = next_run(manifests.listing(chain).files, self._engine.merging)
         if run:
             merged = await self.write_merged(hold.place, run)
             async with alone:
-                await self.commit_merged(hold, run, merged)
+                await self.commit_merged(hold, run, merged, chain)
             return True
         return await self._sweep_unnamed(hold, alone)
 
@@ -162,14 +162,20 @@ class LakeRows:
         )  # fmt: skip
 
     async def commit_merged(
-        self, hold: Hold, run: Sequence[StoredFile], merged: StoredFile
+        self,
+        hold: Hold,
+        run: Sequence[StoredFile],
+        merged: StoredFile,
+        chain: Sequence[Manifest],
     ) -> None:
         """Puts a merged file in the place of those that it was made of, by the next manifest.
 
-        Unless some of them were merged otherwise meanwhile: then nothing names it, and it is swept.
+        Unless some of them were merged otherwise since ``chain`` was read: then nothing names it, and it
+        is swept.
         """
         held = await self._held(hold)
-        named = manifests.listing(await self._chain(hold.place, held.number)).files
+        since = await self._between(hold.place, chain[-1].number + 1, held.number)
+        named = manifests.listing([*chain, *since]).files
         if not {file.path for file in run} <= {file.path for file in named}:
             return
         now = int(time.time())
@@ -250,7 +256,9 @@ class LakeRows:
 
     async def _chain(self, place: Place, number: int) -> list[Manifest]:
         """The manifests that say what is stored at one: from the last whole one or the first on."""
-        first = max(number - number % WHOLE_EVERY, 1)
+        return await self._between(place, max(number - number % WHOLE_EVERY, 1), number)
+
+    async def _between(self, place: Place, first: int, number: int) -> list[Manifest]:
         paths = [manifests.manifest_path(place, n) for n in range(first, number + 1)]
         found = await asyncio.gather(*map(self._engine.get, paths))
         assert None not in found, paths  # the chain has no gaps

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
 import psycopg
 from psycopg import sql
 
@@ -13,18 +12,16 @@ from headwater.errors import NotCaughtUp
 from headwater.log.database import Connection, Database
 from headwater.relay import Batch
 from headwater.stores.postgres.folds import PostgresFold
-from headwater.stores.postgres.sql_view import SqlViewPlan, Storage, plan_sql_view
-from headwater.stores.postgres.sql_view_explain import explain_sql
-from headwater.stores.postgres.sql_view_rows import difference_of
+from headwater.stores.postgres.sql_view import Storage, plan_sql_view
+from headwater.stores.postgres.sql_view_driven import DrivenSql
 from headwater.stores.postgres.sql_view_text import template
-from headwater.views.definition import Explanation, Verification
+from headwater.views.definition import Verification
 from headwater.views.driving.record import snapshot
-from headwater.views.driving.view import DrivenView
 from headwater.views.port import Report
 from headwater.views.sql_view import SqlView
 
 
-class PostgresRows(DrivenView):
+class PostgresRows(DrivenSql):
     """A SQL view's rows, over the log or over a fold's documents."""
 
     def __init__(
@@ -33,7 +30,6 @@ class PostgresRows(DrivenView):
         super().__init__(database, view.definition, view.on_failure)
         self._view = view
         self._fold = fold
-        self._planned: SqlViewPlan | None = None
         if fold is not None:
             fold.attach(self)
 
@@ -41,12 +37,6 @@ class PostgresRows(DrivenView):
     def follows(self) -> str | None:
         """The fold whose documents this view reads, or None for the log."""
         return None if self._fold is None else self._fold.name
-
-    @property
-    def plan(self) -> SqlViewPlan:
-        """The statements of the current generation; known once the view's status is."""
-        assert self._planned is not None
-        return self._planned
 
     async def prepare(self, connection: Connection) -> None:
         """Plans the statements of the generation."""
@@ -129,47 +119,23 @@ class PostgresRows(DrivenView):
         if position is None or position < upto:
             raise NotCaughtUp(f"The documents that {self.name!r} reads start over.")
 
-    async def _keys_of(self, position: int) -> list[str] | None:
-        """The groups of an event, or None where they cannot be told."""
-        try:
-            cursor = await self.record.connection.execute(self.plan.keys_of, {"position": position})
-            return [row[0] for row in await cursor.fetchall()] or None
-        except psycopg.DataError:
-            return None
-
     async def touched(
         self, connection: Connection, *, after: int, upto: int, parked: Sequence[int]
     ) -> list[str] | None:
         """The groups that events in (after, upto] belong to; see StoredView."""
-        if self._planned is None:
-            await self.learn(connection)
         if self._fold and not await self._fold.documents.changes_kept(connection, after):
             return None
-        batch = {"after": after, "upto": upto, "parked": list(parked)}
-        cursor = await connection.execute(self.plan.touched, batch)
-        return [row[0] for row in await cursor.fetchall()]
+        return await super().touched(connection, after=after, upto=upto, parked=parked)
 
     async def verify(self, report: Report | None = None, *, limit: int = 20) -> Verification:
         """Runs the view's own query over the log and compares, inside Postgres."""
         async with snapshot(self._database) as connection:
             await self.learn(connection)
             upto = await self._checkpoint(connection)
-            aside = await self.record.not_applied(connection)
-            parked = [
-                key for _, _, keys, status in aside if status == "parked" for key in keys or ()
-            ]
-            parameters = {"upto": upto, "parked": [row[0] for row in aside], "parked_keys": parked}
-            cursor = await connection.execute(self.plan.verify_count, parameters)
-            counted = await cursor.fetchone()
-            assert counted is not None
-            rows, differing = counted
-            cursor = await connection.execute(self.plan.verify, parameters | {"limit": limit})
-            differences = tuple(
-                difference_of(self._view.query.key, *row) for row in await cursor.fetchall()
-            )
+            found = await self._compared(connection, upto, limit)
             if report is not None:
                 report(1, 1)
-        return Verification(self.name, upto, rows, differing, differences, len(set(parked)))
+        return found
 
     async def _checkpoint(self, connection: Connection) -> int:
         position = await self.record.checkpoint(connection)
@@ -198,17 +164,3 @@ class PostgresRows(DrivenView):
                     continue
             await self.record.unpark(connection, done)
         return len(done)
-
-    async def explain(
-        self, key: Sequence[str | None], *, tenant: str, limit: int = 20
-    ) -> Explanation:
-        """The events behind a row, and how it changed at each of the newest; see StoredView."""
-        async with snapshot(self._database) as connection:
-            await self.learn(connection)
-            return await explain_sql(self.plan, self.record, connection, key, tenant, limit)
-
-    def row_of(self, values: Sequence[Any]) -> Any:
-        """A stored row as the view's row type."""
-        outputs = self._view.query.outputs
-        named = {output.name: value for output, value in zip(outputs, values, strict=True)}
-        return msgspec.convert(named, self._view.row, strict=False)

@@ -8,24 +8,20 @@ the store's groups with the query over the log, inside Postgres.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
 
-import msgspec
-import psycopg
 from psycopg import sql
 
 from headwater.log.copying import copied
 from headwater.log.database import Connection, Database
-from headwater.stores.postgres.sql_view import SqlViewPlan, Storage, plan_sql_view
-from headwater.stores.postgres.sql_view_explain import explain_sql
-from headwater.stores.postgres.sql_view_rows import difference_of
+from headwater.stores.postgres.sql_view import Storage, plan_sql_view
+from headwater.stores.postgres.sql_view_driven import DrivenSql
 from headwater.stores.postgres.sql_view_source import Sources
 from headwater.stores.postgres.sql_view_text import listed, name, template
 from headwater.stores.postgres.sql_view_values import Values, table_columns
 from headwater.views.batches import OutsideTables, Part
-from headwater.views.definition import Explanation, Verification
+from headwater.views.definition import Verification
 from headwater.views.driving.batches import DrivenBatches
-from headwater.views.driving.record import SQL, snapshot
+from headwater.views.driving.record import SQL
 from headwater.views.port import Report
 from headwater.views.sql_view import SqlView
 from headwater.views.storage import Place
@@ -33,7 +29,7 @@ from headwater.views.storage import Place
 _COPY = Storage("headwater_compared", "headwater_compared", "pg_temp")
 
 
-class OutsideSql(DrivenBatches):
+class OutsideSql(DrivenSql, DrivenBatches):
     """A SQL view in another store."""
 
     def __init__(
@@ -42,18 +38,11 @@ class OutsideSql(DrivenBatches):
         super().__init__(database, view.definition, view.on_failure, tables, pause_seconds)
         self._view = view
         self._tables = tables
-        self._planned: SqlViewPlan | None = None
 
     @property
     def types(self) -> Sequence[str]:
         """The event types that the query reads."""
         return self._view.query.reads
-
-    @property
-    def plan(self) -> SqlViewPlan:
-        """What Postgres said of the query; known once the view's status is."""
-        assert self._planned is not None
-        return self._planned
 
     @property
     def _values(self) -> Values:
@@ -82,23 +71,6 @@ class OutsideSql(DrivenBatches):
         data = await copied(connection, values.copy(self._tables.limits), batch)
         if data:
             yield Part(self.name, "", values.columns, after, upto, data)
-
-    async def _keys_of(self, position: int) -> Sequence[str] | None:
-        try:
-            cursor = await self.record.connection.execute(self.plan.keys_of, {"position": position})
-            return [row[0] for row in await cursor.fetchall()] or None
-        except psycopg.DataError:
-            return None
-
-    async def touched(
-        self, connection: Connection, *, after: int, upto: int, parked: Sequence[int]
-    ) -> list[str] | None:
-        """The groups that events in (after, upto] belong to; see StoredView."""
-        if self._planned is None:
-            await self.learn(connection)
-        batch = {"after": after, "upto": upto, "parked": list(parked)}
-        cursor = await connection.execute(self.plan.touched, batch)
-        return [row[0] for row in await cursor.fetchall()]
 
     # Care ----------------------------------------------------------------------------------------
 
@@ -146,29 +118,6 @@ class OutsideSql(DrivenBatches):
     async def _compare(self, connection: Connection, upto: int, limit: int) -> Verification:
         await connection.execute(SQL["session.snapshot"])
         try:
-            aside = await self.record.not_applied(connection)
-            parked = [k for _, _, keys, status in aside if status == "parked" for k in keys or ()]
-            parameters = {"upto": upto, "parked": [row[0] for row in aside], "parked_keys": parked}
-            cursor = await connection.execute(self.plan.verify_count, parameters)
-            counted = await cursor.fetchone()
-            assert counted is not None
-            cursor = await connection.execute(self.plan.verify, parameters | {"limit": limit})
-            differences = tuple(
-                difference_of(self._view.query.key, *row) for row in await cursor.fetchall()
-            )
+            return await self._compared(connection, upto, limit)
         finally:
             await connection.execute(SQL["session.end"])
-        return Verification(self.name, upto, counted[0], counted[1], differences, len(set(parked)))
-
-    async def explain(
-        self, key: Sequence[str | None], *, tenant: str, limit: int = 20
-    ) -> Explanation:
-        """The events behind a row, and how it changed at each of the newest; see StoredView."""
-        async with snapshot(self._database) as connection:
-            await self.learn(connection)
-            return await explain_sql(self.plan, self.record, connection, key, tenant, limit)
-
-    def row_of(self, values: Sequence[Any]) -> Any:
-        """A stored row as the view's row type."""
-        names = [output.name for output in self._view.query.outputs]
-        return msgspec.convert(dict(zip(names, values, strict=True)), self._view.row, strict=False)
