@@ -76,6 +76,29 @@ async def fill(app, count, *, keys=7, after=0):
     return written
 
 
+async def test_two_versions_of_an_app_side_by_side_leave_each_view_to_the_one_it_fits(made):
+    """An old relay that finds a view rebuilt lets it go, and says so; it keeps the log moving."""
+    async with made() as old:
+        await old.deploy()
+        async with old.relay() as before:
+            written = await fill(old, 70)
+            await old.view("orders").list(at_least=written.token, timeout_seconds=20)
+            async with made(factor=2) as new, new.relay() as after:
+                await new.deploy()
+                await new.stored("orders").rebuild()
+                late = await new.append(Placed("k0", 1))
+                row = await new.view("orders").get("k0", at_least=late.token, timeout_seconds=20)
+                assert (row.total, row.events) == (22, 11)
+                assert (before.driving, after.driving) == ([], ["orders"])
+                assert (await new.stored("orders").verify()).summary == "equal"
+            operator, views = old.database("headwater_operator"), {"orders": old.stored("orders")}
+            async with asyncio.timeout(20):
+                while (shown := (await view_rows(operator, views))[0])[6] != "stale":
+                    await asyncio.sleep(0.02)
+            assert shown[2] == "stale"
+            assert "is stale" in shown[8]
+
+
 async def test_reads_go_on_while_it_is_rebuilt_under_writes(made):
     """Continuous writes, and reads at their tokens: none is refused, none is from before its token."""
     async with made() as app:
@@ -216,16 +239,19 @@ async def test_a_rebuild_that_is_killed_goes_on_where_it_was(database18, redis, 
         assert rows["orders~next"][2] == "building"
         assert rows["orders~next"][3] > 0
         rebuild = app.rebuilding("orders", share=1.0)
-        with pytest.raises(LeaseLost, match="Another process rebuilds"):
-            await rebuild.run()  # the one that was killed still holds its lease
-        with database18.admin() as admin:
-            admin.execute(
-                "UPDATE headwater.leases SET expires_at = now() WHERE name = 'orders~next'"
-            )
-        seen = []
-        assert (await rebuild.run(lambda done, total: seen.append(done))).summary == "equal"
+        async with asyncio.timeout(4):  # less than a lease: a killed process is not waited for
+            assert (await _once_its_session_is_gone(rebuild)).summary == "equal"
         assert (await app.stored("orders").verify()).summary == "equal"
         assert (await app.view("orders").get("k1")).events == 429
+
+
+async def _once_its_session_is_gone(rebuild):
+    """Postgres takes a moment to see that its client was killed."""
+    while True:
+        try:
+            return await rebuild.run()
+        except LeaseLost:
+            continue
 
 
 async def test_what_cannot_stand_beside_itself_says_so(database18, redis):

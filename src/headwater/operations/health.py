@@ -210,10 +210,9 @@ async def view_rows(operator: Database, views: Mapping[str, StoredView]) -> list
             kind,
             fingerprint,
             position,
-            holder,
             state,
             detail,
-            driven,
+            holder,
             parked,
         ) in await cursor.fetchall():
             known = views.get(view.removesuffix("~next"))
@@ -231,8 +230,8 @@ async def view_rows(operator: Database, views: Mapping[str, StoredView]) -> list
                     position,
                     behind,
                     parked,
-                    state if driven else None,
-                    holder if driven else None,
+                    state,
+                    holder,
                     detail,
                 )
             )

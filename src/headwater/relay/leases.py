@@ -1,7 +1,7 @@
 """Who drives what: leases with fencing tokens, in the log's database.
 
-A lease runs out by the database's clock unless its holder renews it. Taking one that ran out raises
-its fence; every write carries the fence, so a holder that was paused past its lease and goes on
+A lease runs out by the database's clock unless its holder renews it, and at once when the session that
+took or renewed it last is gone: a process that was killed is not waited for. Taking one raises its fence; every write carries the fence, so a holder that was paused past its lease and goes on
 finds its writes refused. Correctness lies in the fence; the time only decides how soon another takes
 over.
 """
@@ -24,7 +24,7 @@ SQL = Statements("headwater.relay")
 
 @dataclass(slots=True)
 class Standing:
-    """What a holder says of itself when it renews: running, retrying or stopped, and why."""
+    """What a holder says of itself when it renews: running, retrying, stopped or stale, and why."""
 
     state: str = "running"
     detail: str | None = None
@@ -63,9 +63,15 @@ class Leases:
         )
         return {row[0] for row in await cursor.fetchall()}
 
-    async def release(self, connection: Connection, name: str) -> None:
-        """Gives a lease back, so that another need not wait for its end."""
-        await connection.execute(SQL["relay.release"], {"name": name, "holder": self.holder})
+    async def release(
+        self, connection: Connection, name: str, standing: Standing | None = None
+    ) -> None:
+        """Gives a lease back, so that another need not wait for its end; says why."""
+        said = standing or Standing("released")
+        await connection.execute(
+            SQL["relay.release"],
+            {"name": name, "holder": self.holder, "state": said.state, "detail": said.detail},
+        )
 
     async def share(self, connection: Connection, views: Sequence[str]) -> int:
         """How many of its views this relay may hold, so that all relays alive hold about as many.

@@ -36,7 +36,6 @@ class Pace:
     attempts: int = 4
     first_retry_seconds: float = 0.05
     longest_retry_seconds: float = 15.0
-    stale_retry_seconds: float = 1.0
     calm_seconds: float = 60.0
     share: float = 1.0
     """The part of the time in which batches are applied; the rest is left to others."""
@@ -61,6 +60,10 @@ async def _none(_: Batch) -> Sequence[str]:
     return ()
 
 
+def _summary(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+
+
 @dataclass(slots=True)
 class Runner:
     """One view under one fence. ``run`` ends when the lease is lost or the task is cancelled."""
@@ -76,7 +79,10 @@ class Runner:
     _last_parked: float = float("-inf")
 
     async def run(self) -> None:
-        """Follows the log. Raises LeaseLost once another has taken over."""
+        """Follows the log. Raises LeaseLost once another has taken over, ViewStale if data is another's.
+
+        Another's: it does not follow from the definition that this process knows.
+        """
         failures = 0
         try:
             while True:
@@ -90,6 +96,9 @@ class Runner:
                         failures = 0
                         self.standing.state, self.standing.detail = "running", None
                 except LeaseLost:
+                    raise
+                except ViewStale as error:
+                    self._say("stale", _summary(error))
                     raise
                 except (psycopg.Error, HeadwaterError, OSError) as error:
                     failures += 1
@@ -198,13 +207,8 @@ class Runner:
     async def _wait_for_store(self, error: Exception, failures: int) -> None:
         """Backs off with jitter while the store is at fault; a view never gives up on its store."""
         before = self.standing.detail
-        self._say(
-            "retrying",
-            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
-        )
+        self._say("retrying", _summary(error))
         longest = self.pace.longest_retry_seconds
-        if isinstance(error, ViewStale):
-            longest = self.pace.stale_retry_seconds  # someone is about to rebuild it
         seconds = min(self.pace.first_retry_seconds * 2**failures, longest)
         if self.standing.detail != before:
             _log.warning("%s: %s", self.target.name, self.standing.detail)

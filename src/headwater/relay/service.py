@@ -17,7 +17,7 @@ from typing import Any
 
 import psycopg
 
-from headwater.errors import HeadwaterError, LeaseLost
+from headwater.errors import HeadwaterError, LeaseLost, ViewStale
 from headwater.log.database import Connection, Database, connect
 from headwater.log.reading import safe_position
 from headwater.log.tasks import ended
@@ -43,6 +43,14 @@ class _Driven:
     task: asyncio.Task[None]
 
 
+@dataclass(frozen=True, slots=True)
+class _Stale:
+    """A view that this process's definition does not fit; it is left to others until then."""
+
+    until: float
+    detail: str | None
+
+
 @dataclass(slots=True)
 class Relay:
     """Drives targets until stopped. ``start`` and ``stop`` are idempotent."""
@@ -56,6 +64,7 @@ class Relay:
     _driven: dict[str, _Driven] = field(default_factory=dict)
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
     _checkpoints: dict[str, Frontier] = field(default_factory=dict)
+    _stale: dict[str, _Stale] = field(default_factory=dict)
     _ticking: bool = False
 
     async def start(self) -> None:
@@ -112,10 +121,9 @@ class Relay:
         me = f"relay/{self.leases.holder}"
         while True:
             for name in [n for n, driven in self._driven.items() if driven.task.done()]:
-                await self._drop(name)
-                await self.leases.release(connection, name)
+                await self._let_go(connection, name)
             held = {name: driven.runner.standing for name, driven in self._driven.items()}
-            drives = Standing(detail=" ".join(target.name for target in self.targets))
+            drives = Standing(detail=" ".join(target.name for target in self._drivable()))
             ours = await self.leases.renew(connection, held | {me: drives})
             for name in held.keys() - ours:
                 await self._drop(name)
@@ -127,11 +135,12 @@ class Relay:
 
     async def _take_share(self, connection: Connection) -> None:
         """Takes free views up to this relay's share, and gives back what is above it."""
-        share = await self.leases.share(connection, [target.name for target in self.targets])
+        drivable = self._drivable()
+        share = await self.leases.share(connection, [target.name for target in drivable])
         for name in sorted(self._driven)[share:]:
             await self._drop(name)
             await self.leases.release(connection, name)
-        for target in self.targets:
+        for target in drivable:
             if len(self._driven) >= share:
                 return
             if target.name in self._driven:
@@ -139,6 +148,28 @@ class Relay:
             fence = await self.leases.acquire(connection, target.name)
             if fence is not None:
                 self._drive(target, fence)
+
+    def _drivable(self) -> list[Target]:
+        """The targets that this relay may drive now: all but those found stale a moment ago.
+
+        Another version of the app, side by side with this one, may know the definition that fits.
+        """
+        now = time.monotonic()
+        return [t for t in self.targets if (s := self._stale.get(t.name)) is None or s.until <= now]
+
+    async def _let_go(self, connection: Connection, name: str) -> None:
+        """Gives back a view whose runner has ended."""
+        standing = self._driven[name].runner.standing
+        await self._drop(name)
+        known = self._stale.pop(name, None)
+        if standing.state != "stale":
+            await self.leases.release(connection, name)
+            return
+        if known is None or known.detail != standing.detail:
+            _log.warning("%s: %s", name, standing.detail)
+        # Any other relay looks for free views at least once in this time.
+        self._stale[name] = _Stale(time.monotonic() + 2 * self.leases.seconds / 5, standing.detail)
+        await self.leases.release(connection, name, standing)
 
     def _drive(self, target: Target, fence: int) -> None:
         progress = self.progress.setdefault(target.name, Progress())
@@ -168,7 +199,7 @@ class Relay:
         return self._checkpoints.setdefault(target.follows, Frontier())
 
     async def _run(self, runner: Runner) -> None:
-        with suppress(LeaseLost):
+        with suppress(LeaseLost, ViewStale):
             await runner.run()
 
     async def _drop(self, name: str) -> None:

@@ -129,11 +129,11 @@ async def show_overview(call: Call) -> Response:
             behind <= COUNTED,
             waiting,
             parked,
-            holder if driven else None,
-            state if driven else None,
+            holder,
+            state,
             detail,
         )
-        for name, kind, fingerprint, position, behind, waiting, parked, driven, state, detail, holder in rows
+        for name, kind, fingerprint, position, behind, waiting, parked, holder, state, detail in rows
     ]
     for name in set(app.readable) - {view.name for view in views}:
         kind = app.stored(name).definition.kind

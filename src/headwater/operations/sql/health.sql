@@ -1,6 +1,6 @@
 -- name: views
-SELECT v.view, v.kind, v.fingerprint, c.position, l.holder, l.state, l.detail,
-       coalesce(l.expires_at > clock_timestamp(), false) AS driven,
+SELECT v.view, v.kind, v.fingerprint, c.position, headwater.state_of(l) AS state, l.detail,
+       CASE WHEN headwater.is_held(l) THEN l.holder END AS holder,
        (SELECT count(*) FROM headwater.parked AS p WHERE p.view = v.view AND p.status = 'parked') AS parked
 FROM headwater.views AS v
 JOIN headwater.checkpoints AS c USING (view)
@@ -39,7 +39,7 @@ SELECT pid, gid, state, age_seconds, idle_seconds, application_name, login::text
 SELECT idle_append_seconds FROM headwater.log
 
 -- name: relays
-SELECT count(*)::int FROM headwater.leases WHERE name LIKE 'relay/%%' AND expires_at > clock_timestamp()
+SELECT count(*)::int FROM headwater.leases AS l WHERE l.name LIKE 'relay/%%' AND headwater.is_held(l)
 
 -- name: blocks
 SELECT count(*)::int FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid

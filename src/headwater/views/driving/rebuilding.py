@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from psycopg import sql
 from psycopg.errors import LockNotAvailable
 
-from headwater.errors import DefinitionError, LeaseLost, NothingKept, UnknownView
+from headwater.errors import DefinitionError, LeaseLost, NothingKept, UnknownView, ViewStale
 from headwater.log.database import Connection, Database
 from headwater.log.reading import safe_position
 from headwater.relay import Frontier, Leases, Pace, Runner, Standing
@@ -139,6 +139,8 @@ class Rebuild:
         finally:
             running.cancel()
             result = (await asyncio.gather(running, return_exceptions=True))[0]
+        if isinstance(result, ViewStale):
+            raise self._taken() from result  # another process has swapped, or thrown it away
         if isinstance(result, Exception):
             raise result
 
@@ -246,7 +248,9 @@ class Rebuild:
             fence = await self.leases.acquire(connection, self._next)
             if fence is None:
                 raise self._taken()
-            self._renewing = asyncio.create_task(self._renew(), name=f"lease {self._next}")
+            self._renewing = asyncio.create_task(
+                self._renew(connection), name=f"lease {self._next}"
+            )
             try:
                 yield fence
             finally:
@@ -254,14 +258,13 @@ class Rebuild:
                 await asyncio.gather(self._renewing, return_exceptions=True)
                 await self.leases.release(connection, self._next)
 
-    async def _renew(self) -> None:
-        """Renews the lease until it is lost."""
+    async def _renew(self, connection: Connection) -> None:
+        """Renews the lease until it is lost, by the session that took it."""
         ours = True
         while ours:
             await asyncio.sleep(self.leases.seconds / 5)
-            async with self.database.connection() as connection:
-                held = {self._next: Standing(detail="rebuild")}
-                ours = bool(await self.leases.renew(connection, held))
+            held = {self._next: Standing(detail="rebuild")}
+            ours = bool(await self.leases.renew(connection, held))
 
     def _check_lease(self) -> None:
         """Raises LeaseLost where the lease is no longer renewed."""

@@ -16,7 +16,7 @@ CROSS JOIN LATERAL headwater.append_once(
 
 -- name: views
 SELECT v.view, v.kind, v.fingerprint, c.position, greatest(headwater.safe_position() - c.position, 0),
-       coalesce(l.expires_at > clock_timestamp(), false),
+       coalesce(headwater.is_held(l), false),
        (SELECT count(*) FROM headwater.parked AS p WHERE p.view = v.view AND p.status = 'parked')
 FROM headwater.views AS v
 JOIN headwater.checkpoints AS c USING (view)
@@ -27,7 +27,7 @@ WHERE v.view = ANY (%(views)s)
 SELECT max(number) FROM headwater.migrations
 
 -- name: view_health
-SELECT v.view, CASE WHEN l.expires_at > clock_timestamp() THEN l.state ELSE 'not driven' END,
+SELECT v.view, coalesce(headwater.state_of(l), 'not driven'),
        (SELECT count(*) FROM headwater.parked AS p WHERE p.view = v.view AND p.status = 'parked')
 FROM headwater.views AS v LEFT JOIN headwater.leases AS l ON l.name = v.view
 WHERE v.view NOT LIKE '%%~%%' ORDER BY v.view
@@ -63,13 +63,13 @@ FROM headwater.checkpoints AS c WHERE c.view = %(view)s
 SELECT clock_timestamp(), s.position, (SELECT last_value - (NOT is_called)::int FROM headwater.position_seq),
        (SELECT e.recorded_at FROM headwater.events AS e WHERE e.position <= s.position ORDER BY e.position DESC LIMIT 1),
        coalesce((SELECT e.position FROM headwater.events AS e ORDER BY e.position LIMIT 1), 0),
-       (SELECT count(*)::int FROM headwater.leases WHERE name LIKE 'relay/%%' AND expires_at > clock_timestamp())
+       (SELECT count(*)::int FROM headwater.leases AS l WHERE l.name LIKE 'relay/%%' AND headwater.is_held(l))
 FROM (SELECT last_value - (NOT is_called)::int AS position FROM headwater.safe) AS s
 
 -- name: overview_views
 SELECT v.view, v.kind, v.fingerprint, c.position, w.behind, coalesce(w.waiting_seconds, 0)::float8,
        (SELECT count(*)::int FROM headwater.parked AS p WHERE p.view = v.view AND p.status = 'parked'),
-       coalesce(l.expires_at > clock_timestamp(), false), l.state, l.detail, l.holder
+       CASE WHEN headwater.is_held(l) THEN l.holder END, headwater.state_of(l), l.detail
 FROM headwater.views AS v
 JOIN headwater.checkpoints AS c USING (view)
 LEFT JOIN headwater.leases AS l ON l.name = v.view
