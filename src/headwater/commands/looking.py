@@ -136,16 +136,8 @@ def _state(fold: Evolving, rows: Sequence[StoredRow]) -> Any:
             if fold.takes_recorded:
                 whole = recorded(fold.types, row)
                 state = evolved(fold, state, whole.event, whole)
-            elif declared.reads(row[5]):
-                state = evolved(fold, state, declared.decode(row[9]))
             else:
-                raise StateUnreadable(  # noqa: TRY301
-                    f"The event at {row[0]} is {row[4]!r} version {row[5]}; the app declares version "
-                    f"{declared.schema_version}.",
-                    hint="Keep the app at the version of its events.",
-                )
-        except StateUnreadable:
-            raise
+                state = evolved(fold, state, declared.decode(row[9], row[5]))
         except (HeadwaterError, msgspec.ValidationError, Exception) as error:
             raise StateUnreadable(
                 f"The fold {fold.name!r} fails at the event at {row[0]} ({row[4]}): "

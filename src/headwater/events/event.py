@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -19,11 +19,13 @@ from headwater.errors import EventDefinitionError, InvalidEvent, UnknownEventTyp
 from headwater.events.pattern import Pattern
 from headwater.events.relations import Relation
 from headwater.events.schema import Schema, relation_of, schema_of
+from headwater.events.upcasting import Step, Steps, Upcasting
 
 _TYPE_NAME = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*){1,3}")
 _PATTERN = re.compile(r"[a-z][a-z0-9_-]*/[^{}]*(\{[A-Za-z_][A-Za-z0-9_]*\}[^{}]*)+")
 
 _encoder = msgspec.json.Encoder(decimal_format="string")
+_renumber = msgspec.json.Encoder(decimal_format="number").encode
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))
@@ -40,11 +42,12 @@ class _EventMeta(StructMeta):
         stream: str | None = None,
         version: int = 1,
         keys: tuple[str, ...] = (),
+        upcasts: Mapping[int, Steps] | None = None,
         **config: Any,
     ) -> Any:
         config = {"forbid_unknown_fields": True} | config | {"frozen": True}
         if type is not None or stream is not None:
-            namespace["__declared__"] = (type or "", stream or "", version, keys)
+            namespace["__declared__"] = (type or "", stream or "", version, keys, upcasts or {})
         elif bases and bases != (msgspec.Struct,):
             raise EventDefinitionError(
                 f"The event {name} has no type.",
@@ -59,12 +62,13 @@ class Event(msgspec.Struct, metaclass=_EventMeta):
     Subclass with a stable type name and the stream that it belongs to:
     ``class Placed(Event, type="order.placed", stream="order/{order}")``
 
-    Fields are typed; instances are immutable. A changed set of fields is a new ``version``. ``keys`` are
-    what decisions may depend on beside the stream, such as ``("mail:{mail}",)``; one with a field that is
-    None is left out.
+    Fields are typed; instances are immutable. A changed set of fields is a new ``version``, and
+    ``upcasts`` says how events of earlier versions are read as it: the steps that lead from each version
+    to the next, such as ``{1: [Rename("sum", "total")]}``. ``keys`` are what decisions may depend on
+    beside the stream, such as ``("mail:{mail}",)``; one with a field that is None is left out.
     """
 
-    __declared__: ClassVar[tuple[str, str, int, tuple[str, ...]]]
+    __declared__: ClassVar[tuple[str, str, int, tuple[str, ...], Mapping[int, Steps]]]
 
 
 E_co = TypeVar("E_co", bound=Event, covariant=True)
@@ -82,6 +86,7 @@ class EventType:
     decoder: msgspec.json.Decoder[Event]
     stream_name: Pattern
     key_names: tuple[Pattern, ...]
+    upcasting: Upcasting
 
     @staticmethod
     @cache
@@ -90,15 +95,23 @@ class EventType:
 
         Raises EventDefinitionError where the class's names or fields are not well formed.
         """
-        name, pattern, version, keys = event_class.__declared__
+        name, pattern, version, keys, upcasts = event_class.__declared__
         schema = event_class.__dict__.get("__registered__")
         if schema is None:  # what is registered, the database has checked
             schema = schema_of(event_class)
             _check_names(event_class, name, pattern, version, schema)
             _check_keys(event_class, keys)
+            _check_upcasts(event_class, version, upcasts)
+            upcasting = Upcasting(
+                version, upcasts, _defaults_of(event_class), frozenset(schema["required"])
+            )
+        else:  # of any version, what it lacks unset
+            upcasting = Upcasting(version)
         decoder = msgspec.json.Decoder(event_class)
         stream, key_names = Pattern.of(pattern), tuple(map(Pattern.of, keys))
-        return EventType(name, version, pattern, event_class, schema, decoder, stream, key_names)
+        return EventType(
+            name, version, pattern, event_class, schema, decoder, stream, key_names, upcasting
+        )
 
     @staticmethod
     def registered(name: str, version: int, pattern: str, schema: Schema) -> EventType:
@@ -120,16 +133,10 @@ class EventType:
             )
         )
 
-    def reads(self, schema_version: int) -> bool:
-        """Whether events of a version can be read as this type."""
-        return (
-            schema_version == self.schema_version or "__registered__" in self.event_class.__dict__
-        )
-
     @property
     def relation(self) -> Relation:
-        """The typed relation that SQL views read for this type."""
-        return relation_of(self.name, self.schema)
+        """The typed relation that SQL views read for this type, events of all versions in it."""
+        return relation_of(self.name, self.schema, self.upcasting)
 
     def stream_of(self, event: Event) -> str:
         """The name of the stream that an event belongs to."""
@@ -140,9 +147,26 @@ class EventType:
         filled = (pattern.fill_known(event) for pattern in self.key_names)
         return [key for key in filled if key is not None]
 
-    def decode(self, data: bytes | str) -> Event:
-        """The typed event of stored data. Raises msgspec.ValidationError where it does not fit."""
-        return self.decoder.decode(data)
+    def decode(self, data: bytes | str, schema_version: int | None = None) -> Event:
+        """The typed event of stored data, by default of this version.
+
+        An earlier one is upcast; of a newer one, what is unknown is passed by. Raises
+        msgspec.ValidationError where it does not fit.
+        """
+        if schema_version in {None, self.schema_version}:
+            return self.decoder.decode(data)
+        assert schema_version is not None
+        try:
+            whole = self.upcasting.upcast(data, schema_version)
+            known = self.schema["properties"]
+            return self.decoder.decode(
+                _renumber({name: value for name, value in whole.items() if name in known})
+            )
+        except Exception as error:  # a step may raise what it likes
+            raise msgspec.ValidationError(
+                f"The event is version {schema_version} of {self.name!r}, and cannot be read as version "
+                f"{self.schema_version}: {error}"
+            ) from error
 
 
 def fields_of(schema: Schema, default: object) -> dict[str, Any]:
@@ -209,6 +233,33 @@ def _check_keys(cls: type[Event], keys: tuple[str, ...]) -> None:
                 f"The event {cls.__name__} has the malformed key {key!r}.",
                 hint="Write a text with the names of its fields in braces, such as mail:{mail}.",
             )
+
+
+def _check_upcasts(cls: type[Event], version: int, upcasts: Mapping[int, Steps]) -> None:
+    """Raises EventDefinitionError for steps that lead from nowhere."""
+    if wrong := [v for v in upcasts if not 1 <= v < version]:
+        raise EventDefinitionError(
+            f"The event {cls.__name__} is version {version} and says how to upcast from {wrong[0]}.",
+            hint="Write the steps under the version that they lead from; they lead to the next one.",
+        )
+    for steps in upcasts.values():
+        for step in steps:
+            if not isinstance(step, Step) and not callable(step):
+                raise EventDefinitionError(
+                    f"The event {cls.__name__} has the upcasting step {step!r}.",
+                    hint="Use Rename, Remove, Default, Cast, Computed, or a function of the data.",
+                )
+
+
+def _defaults_of(cls: type[Event]) -> dict[str, bytes]:
+    """The defaults of a class's fields, as JSON."""
+    found: dict[str, bytes] = {}
+    for each in struct_fields(cls):
+        if each.default_factory is not msgspec.NODEFAULT:
+            found[each.encode_name] = _encoder.encode(each.default_factory())
+        elif each.default is not msgspec.NODEFAULT:
+            found[each.encode_name] = _encoder.encode(each.default)
+    return found
 
 
 class Recorded(msgspec.Struct, Generic[E_co], frozen=True):

@@ -12,19 +12,33 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column of a relation: its name, its Postgres type and how a row of the log yields it."""
+    """One column of a relation: its name, its Postgres type and how a row of the log yields it.
+
+    ``meaning`` is what of the expression matters to a view's data: the rest is how events of versions
+    that the reader does not know are refused.
+    """
 
     name: str
     sql_type: str
     expression: str
+    meaning: str = ""
+
+    @property
+    def definition(self) -> tuple[str, str, str]:
+        """The column as part of a view's definition."""
+        return self.name, self.sql_type, self.meaning or self.expression
 
 
 @dataclass(frozen=True, slots=True)
 class Relation:
-    """The columns of one event type, ``name`` being the type's stable name."""
+    """The columns of one event type, ``name`` being the type's stable name.
+
+    ``confined``: earlier events are upcast by a Python function, so SQL cannot read them.
+    """
 
     name: str
     columns: tuple[Column, ...]
+    confined: bool = False
 
     def column(self, name: str) -> Column | None:
         """The column of that name, or None."""

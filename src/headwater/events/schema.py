@@ -15,6 +15,7 @@ from msgspec import inspect
 
 from headwater.errors import EventDefinitionError
 from headwater.events.relations import COMMON_COLUMNS, Column, Relation
+from headwater.events.upcasting import Upcasting
 
 Schema = dict[str, Any]
 
@@ -106,20 +107,35 @@ _SQL_FORMATS = {
 }
 
 
-def relation_of(type_name: str, schema: Schema) -> Relation:
-    """The typed relation that SQL views read for a type: its fields, then what every event has."""
-    fields = [_column(name, field) for name, field in schema["properties"].items()]
+def relation_of(type_name: str, schema: Schema, upcasting: Upcasting | None = None) -> Relation:
+    """The typed relation that SQL views read for a type: its fields, then what every event has.
+
+    With ``upcasting``, events of other versions are in it in this version's shape.
+    """
+    known = upcasting or Upcasting()
+    fields = [_column(name, field, known) for name, field in schema["properties"].items()]
     taken = {column.name for column in fields}
-    return Relation(type_name, (*fields, *(c for c in COMMON_COLUMNS if c.name not in taken)))
+    columns = (*fields, *(c for c in COMMON_COLUMNS if c.name not in taken))
+    return Relation(type_name, columns, known.confined)
 
 
-def _column(name: str, schema: Schema) -> Column:
+def _column(name: str, schema: Schema, upcasting: Upcasting) -> Column:
     sql_type = sql_type_of(schema)
     literal = "'" + name.replace("'", "''") + "'"
+    value, text = f"(e.data -> {literal})", f"(e.data ->> {literal})"
+    meaning = _read(sql_type, value, text) + upcasting.changes(name)
+    if (other := upcasting.column(name)) is not None:
+        own = f"CASE WHEN e.schema_version = {upcasting.version} THEN"
+        value = f"({own} {value} ELSE {other} END)"
+        text = f"({own} {text} ELSE {other} #>> '{{}}' END)"
+    return Column(name, sql_type, _read(sql_type, value, text), meaning)
+
+
+def _read(sql_type: str, value: str, text: str) -> str:
+    """A stored field, by its SQL as jsonb and as text, as a value of the column's type."""
     if sql_type == "jsonb":
-        return Column(name, sql_type, f"nullif(e.data -> {literal}, 'null'::jsonb)")
-    text = f"(e.data ->> {literal})"
-    return Column(name, sql_type, text if sql_type == "text" else f"{text}::{sql_type}")
+        return f"nullif({value}, 'null'::jsonb)"
+    return text if sql_type == "text" else f"{text}::{sql_type}"
 
 
 def sql_type_of(schema: Schema) -> str:

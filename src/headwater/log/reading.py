@@ -44,12 +44,6 @@ def recorded(types: EventTypes, row: StoredRow) -> Recorded[Event]:
         keys,
     ) = row
     declared = types.named(type_)
-    if declared.schema_version != schema_version:
-        raise errors.UnknownEventType(
-            f"The event at {position} is {type_!r} version {schema_version}; "
-            f"the app declares version {declared.schema_version}.",
-            hint="Keep the app at the version of its events.",
-        )
     return Recorded(
         position,
         tenant,
@@ -60,7 +54,7 @@ def recorded(types: EventTypes, row: StoredRow) -> Recorded[Event]:
         id_,
         recorded_at,
         occurred_at,
-        declared.decode(data),
+        declared.decode(data, schema_version),
         _metadata.decode(meta),
         tuple(keys or ()),
     )

@@ -28,6 +28,15 @@ async def register(operator: Database, types: EventTypes) -> list[EventType]:
                     },
                 )
                 row = await cursor.fetchone()
+                if declared.upcasting.content:
+                    await connection.execute(
+                        SQL["log.register_upcasts"],
+                        {
+                            "type": declared.name,
+                            "schema_version": declared.schema_version,
+                            "upcasts": msgspec.json.encode(declared.upcasting.content).decode(),
+                        },
+                    )
             if row is not None and row[0]:
                 new.append(declared)
     return new

@@ -83,7 +83,10 @@ class Explanation:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """The outcome of comparing a view with the fold of the log up to its checkpoint."""
+    """The outcome of comparing a view with the fold of the log up to its checkpoint.
+
+    ``parked_keys`` counts the keys that are left out, and parked events of which no key is known.
+    """
 
     view: str
     position: int

@@ -29,6 +29,11 @@ class Feed:
             raise ViewDefinitionError(
                 f"The feed {self.name!r} names no event types.", hint="Pass types=[Placed, ...]."
             )
+        if confined := [t.name for t in self.types if t.upcasting.confined]:
+            raise ViewDefinitionError(
+                f"Earlier versions of {confined[0]!r} are upcast by a Python function, which no feed can call.",
+                hint="Write the steps as Rename, Cast, Default, Remove or Computed.",
+            )
         _ = self.definition
 
     @cached_property
@@ -50,8 +55,7 @@ class Feed:
     def definition(self) -> Definition:
         """The definition as data."""
         columns: dict[str, Sequence[Sequence[str]]] = {
-            name: [(c.name, c.sql_type, c.expression) for c in columns]
-            for name, columns in self.columns.items()
+            name: [c.definition for c in columns] for name, columns in self.columns.items()
         }
         return Definition(self.name, "feed", {"columns": columns, "store": self.store})
 

@@ -147,7 +147,7 @@ class Fold(Generic[D]):
         content = {
             "key": self.key,
             "state": schema_of(self.state),
-            "events": {t.name: t.schema_version for t in map(EventType.of, self.events)},
+            "events": {t.name: t.upcasting.meaning for t in map(EventType.of, self.events)},
             "evolve": _code_of(self.evolve),
             "version": self.version,
         }
@@ -156,6 +156,12 @@ class Fold(Generic[D]):
         if self.derive is not None:
             content["derive"] = _code_of(self.derive)
         return Definition(self.name, "fold", content)
+
+    @cached_property
+    def key_names(self) -> list[str]:
+        """The names that the key's field has, or had in earlier versions."""
+        names = [n for t in self.types for n in t.upcasting.former_names(self.key)]
+        return list(dict.fromkeys(names))
 
     @cached_property
     def type_names(self) -> list[str]:

@@ -89,10 +89,7 @@ class SqlView:
             "columns": [
                 [
                     reading.source.name,
-                    *(
-                        [column.name, column.sql_type, column.expression]
-                        for column in reading.columns
-                    ),
+                    *(list(column.definition) for column in reading.columns),
                 ]
                 for reading in self.query.readings
             ],

@@ -65,3 +65,6 @@ ORDER BY t.type, t.schema_version DESC
 
 -- name: register_type
 SELECT headwater.register_type(%(type)s, %(schema_version)s, %(stream_pattern)s, %(schema)s::jsonb)
+
+-- name: register_upcasts
+SELECT headwater.register_upcasts(%(type)s, %(schema_version)s, %(upcasts)s::jsonb)

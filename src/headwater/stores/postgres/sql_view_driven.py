@@ -60,7 +60,10 @@ class DrivenSql(DrivenView):
         differences = tuple(
             _difference(self._view.query.key, *row) for row in await cursor.fetchall()
         )
-        return Verification(self.name, upto, rows, differing, differences, len(set(parked)))
+        keyless = sum(status == "parked" and not keys for _, _, keys, status in aside)
+        return Verification(
+            self.name, upto, rows, differing, differences, len(set(parked)) + keyless
+        )
 
     async def explain(
         self, key: Sequence[str | None], *, tenant: str, limit: int = 20

@@ -38,6 +38,7 @@ class FoldCheck(Generic[D]):
     connection: Connection
     reading: DocumentsReading
     parked: set[Key] = field(default_factory=set)
+    keyless: set[int] = field(default_factory=set)
     given_up: set[int] = field(default_factory=set)
 
     def _leave_out(self, aside: Iterable[Aside]) -> None:
@@ -45,6 +46,8 @@ class FoldCheck(Generic[D]):
         for position, tenant, keys, status in aside:
             if status == "parked":
                 self.parked.update((tenant, key) for key in keys or ())
+                if not keys:
+                    self.keyless.add(position)
             else:
                 self.given_up.add(position)
 
@@ -73,7 +76,7 @@ class FoldCheck(Generic[D]):
             rows,
             len(differences),
             tuple(differences[:limit]),
-            len(self.parked),
+            len(self.parked) + len(self.keyless),
         )
 
     async def _first_after(self, after: int, upto: int) -> int | None:

@@ -48,7 +48,7 @@ async def explain_fold(
         )
     upto, aside = await upto_of(record, connection)
     asked = {
-        "tenant": tenant, "types": fold.type_names, "upto": upto, "field": fold.key, "key": key[0],
+        "tenant": tenant, "types": fold.type_names, "upto": upto, "fields": fold.key_names, "key": key[0],
     }  # fmt: skip
     cursor = await connection.execute(SQL["log.of_key"], asked, binary=True)
     rows: list[StoredRow] = await cursor.fetchall()

@@ -56,7 +56,7 @@ class DrivenFold(DrivenView, Generic[D]):
         """The keys that events in (after, upto] belong to; see StoredView."""
         fold = self.folding.fold
         parameters = {
-            "key": fold.key,
+            "keys": fold.key_names,
             "types": fold.type_names,
             "after": after,
             "upto": upto,

@@ -105,11 +105,7 @@ class Folding(Generic[D]):
         position, tenant, type_, schema_version, data = row[:5]
         declared = self.fold.types.named(type_)
         try:
-            if not declared.reads(schema_version):
-                raise CannotApply(
-                    f"{type_} is version {schema_version}, not {declared.schema_version}", position
-                )
-            event: Event = declared.decode(data)
+            event: Event = declared.decode(data, schema_version)
             whole = None
             if self.fold.takes_recorded:
                 stream, version, id_, recorded_at, occurred_at, metadata, keys = row[5:]
@@ -125,7 +121,8 @@ class Folding(Generic[D]):
 
     def key_of(self, row: Row) -> Key | None:
         """The key of an event that may not decode."""
-        value = _raw.decode(row[4]).get(self.fold.key)
+        data = _raw.decode(row[4])
+        value = next((data[name] for name in self.fold.key_names if name in data), None)
         return None if value is None else (row[1], str(value))
 
     def steps(

@@ -11,7 +11,7 @@ from sqlglot.tokenizer_core import TokenType
 from headwater.errors import ViewDefinitionError
 from headwater.views.sql.query import Projection, Reading
 from headwater.views.sql.scalars import Scope, did_you_mean, folded, reads_tenant
-from headwater.views.sql.sources import DocumentSource, Source, find_column
+from headwater.views.sql.sources import DocumentSource, EventSource, Source, find_column
 from headwater.views.sql.statement import Clauses, refuse_clauses, split_clauses, split_items
 from headwater.views.sql.tokens import Span, is_word, name_of
 
@@ -64,6 +64,12 @@ def _plain(clause: Span, sources: Mapping[str, Source]) -> Origin:
             f"There is no event type or fold named '{name}'.", hint=did_you_mean(name, sources)
         )
     source = sources[name]
+    if isinstance(source, EventSource) and source.relation.confined:
+        raise ViewDefinitionError(
+            f"Earlier versions of '{name}' are upcast by a Python function, which SQL cannot call.",
+            hint="Read the type in a fold, and the fold's documents here; or write the steps as Rename, Cast, "
+            "Default, Remove or Computed.",
+        )
     alias = _alias(clause.cut(end)) or parts[-1]
     tenant = find_column(source, "tenant")
     scope = Scope(

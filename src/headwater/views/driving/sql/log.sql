@@ -37,10 +37,11 @@ WHERE e.position > %(after)s AND e.position <= %(upto)s AND e.type = ANY (%(type
   AND e.position <> ALL (%(aside)s::bigint[])
 
 -- name: touched
-SELECT DISTINCT jsonb_build_array(e.tenant, e.data ->> %(key)s::text)::text
+SELECT DISTINCT jsonb_build_array(e.tenant, k.key)::text
 FROM headwater.events AS e
+CROSS JOIN LATERAL (SELECT e.data ->> f.name AS key FROM unnest(%(keys)s::text[]) AS f(name) WHERE e.data ? f.name LIMIT 1) AS k
 WHERE e.position > %(after)s AND e.position <= %(upto)s AND e.type = ANY (%(types)s)
-  AND e.position <> ALL (%(parked)s::bigint[]) AND e.data ->> %(key)s::text IS NOT NULL
+  AND e.position <> ALL (%(parked)s::bigint[]) AND k.key IS NOT NULL
 
 -- name: correlations
 SELECT e.position, jsonb_strip_nulls(jsonb_build_object('correlation', e.metadata->'correlation', 'trace', e.metadata->'trace'))
@@ -50,7 +51,8 @@ FROM headwater.events AS e WHERE e.position = ANY (%(positions)s)
 SELECT e.position, e.tenant, e.stream, e.version, e.type, e.schema_version, e.id, e.recorded_at, e.occurred_at,
        e.data::text, e.metadata::text, e.keys
 FROM headwater.events AS e
-WHERE e.tenant = %(tenant)s AND e.type = ANY (%(types)s) AND e.position <= %(upto)s AND e.data ->> %(field)s::text = %(key)s
+WHERE e.tenant = %(tenant)s AND e.type = ANY (%(types)s) AND e.position <= %(upto)s 
+  AND %(key)s = ANY (SELECT e.data ->> f.name FROM unnest(%(fields)s::text[]) AS f(name))
 ORDER BY e.position
 
 -- name: at_positions
