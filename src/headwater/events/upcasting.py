@@ -200,6 +200,11 @@ class Computed(Step):
             )
         object.__setattr__(self, "_compiled", self._compile({}))
 
+    @property
+    def to(self) -> type:
+        """The type of what is computed."""
+        return self._compiled.type
+
     def _compile(self, shape: Shape) -> Compiled:
         fields = {
             name: (kind, f"(({stored(shape, name)} #>> '{{}}')::{SQL_TYPES[kind]})")

@@ -105,7 +105,8 @@ def _plain(verified: Any) -> dict[str, Any]:
 
 
 @command(app_needed=True)
-@click.argument("view")
+@click.argument("view", nargs=-1)
+@click.option("--stale", is_flag=True, help="All views whose definition has changed.")
 @click.option("--in-place", is_flag=True, help="Empty the view; a relay refills it.")
 @click.option(
     "--share",
@@ -115,19 +116,36 @@ def _plain(verified: Any) -> dict[str, Any]:
     help="The part of the time that building may take.",
 )
 @click.option("--no-verify", is_flag=True, help="Swap without comparing with the log.")
-async def rebuild(app: App, view: str, in_place: bool, share: float, no_verify: bool) -> int:
-    """Build VIEW anew by its definition of now, beside the one that is read, and swap.
+async def rebuild(
+    app: App, view: Sequence[str], stale: bool, in_place: bool, share: float, no_verify: bool
+) -> int:
+    """Build each VIEW anew by its definition of now, beside the one that is read, and swap.
 
     Interrupted and started again, it goes on where it was. A view that cannot stand beside itself is emptied,
     and a relay refills it: one that reads a fold's documents or is read by such a view, one that derives
     events, and one in ClickHouse or a lake.
     """
     await app.database("headwater_relay").open()
+    names = list(view) or [name for name in app.views if stale and await _is_stale(app, name)]
+    if not names and not stale:
+        raise click.UsageError("Name a view, or use --stale.")
+    if not names:
+        output.say("no view is stale")
+    results = [await _rebuilt(app, name, in_place, share, not no_verify) for name in names]
+    return int(not all(results))
+
+
+async def _is_stale(app: App, view: str) -> bool:
+    return await app.stored(view).status() == "stale"
+
+
+async def _rebuilt(app: App, view: str, in_place: bool, share: float, check: bool) -> bool:
+    """Rebuilds one view; whether it was swapped or emptied."""
     beside = None if in_place else app.rebuilding(view, share=share)
     if beside is None:
         await app.stored(view).rebuild()
         output.say(f"{view} is empty and starts over; headwater views shows how far it is")
-        return 0
+        return True
     with output.progress_bar() as bar:
         task = bar.add_task(view, total=1)
         began: list[int] = []
@@ -136,15 +154,15 @@ async def rebuild(app: App, view: str, in_place: bool, share: float, no_verify: 
             began.append(done)
             bar.update(task, completed=done - began[0], total=max(total - began[0], 1))
 
-        verified = await beside.run(report, check=not no_verify)
+        verified = await beside.run(report, check=check)
     if verified is not None and not verified.equal:
         output.say(
             f"{view} was not swapped: what was built differs from the log ({verified.summary})"
         )
-        return 1
+        return False
     result = "" if verified is None else f", {verified.summary} to the log"
     output.say(f"{view} is rebuilt{result}; headwater rollback {view} gives back what it was")
-    return 0
+    return True
 
 
 @command(app_needed=True)
