@@ -58,7 +58,7 @@ async def metrics(app: App) -> int:
 
 
 @command(app_needed=True)
-@click.argument("view", nargs=-1)
+@click.argument("view", nargs=-1, metavar="[VIEW]...")
 @json_option
 async def verify(app: App, view: Sequence[str], as_json: bool) -> int:
     """Compare views, or all, with the fold of the log; exit code 1 where they differ."""
@@ -105,7 +105,7 @@ def _plain(verified: Any) -> dict[str, Any]:
 
 
 @command(app_needed=True)
-@click.argument("view", nargs=-1)
+@click.argument("view", nargs=-1, metavar="[VIEW]...")
 @click.option("--stale", is_flag=True, help="All views whose definition has changed.")
 @click.option("--in-place", is_flag=True, help="Empty the view; a relay refills it.")
 @click.option(
