@@ -30,6 +30,7 @@ def parts(rounds: int, size: int) -> dict[str, Callable[[Ground], Awaitable[list
         "clickhouse": lambda g: clickhouse.catching_up(g, rounds),
         "capture": lambda g: capture.updates(g, rounds),
         "commands": lambda g: commands.commands(g, rounds),
+        "snapshots": lambda g: commands.long_streams(g, rounds),
         "limits": lambda g: apis.limits(g, rounds),
         "once": lambda g: apis.once(g, rounds),
         "http": lambda g: http.everything(g, rounds),

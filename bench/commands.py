@@ -1,16 +1,61 @@
-"""How fast commands are decided, beside appending without a decision."""
+"""How fast commands are decided, beside appending without a decision; and how fast a long stream loads."""
 
 from __future__ import annotations
 
+import asyncio
 import time
 from decimal import Decimal
+from statistics import median
+
+import psycopg
 
 from bench.appends import rate
 from bench.ground import Figure, Ground, alternating
 from bench.shop import Place, Placed
+from headwater import Accepted
 
 CLIENTS = 16
 STREAMS = 100_000
+
+
+LONG = 10_000
+
+
+async def long_streams(ground: Ground, rounds: int) -> list[Figure]:
+    """A command that leads to nothing over a stream of 10,000 events: it reads, and appends nothing."""
+    async with ground.app() as (app, admin_url):
+        for _ in range(LONG // 1000):
+            await app.append(*(Placed("long", "c0", Decimal(1), 0) for _ in range(1000)))
+
+        async def loaded(seconds: float) -> float:
+            done, began = 0, time.perf_counter()
+            while not done or time.perf_counter() - began < seconds:
+                outcome = await app.do(Place("long", Decimal(1)))
+                assert isinstance(outcome, Accepted)
+                assert not outcome.events
+                done += 1
+            return done / (time.perf_counter() - began)
+
+        async def without() -> float:
+            rates = []
+            for _ in range(5):
+                with psycopg.connect(admin_url, autocommit=True) as admin:
+                    admin.execute("DELETE FROM headwater.snapshots")
+                rates.append(await loaded(0))
+                await _until_kept(admin_url)
+            return median(rates)
+
+        done, limit = await alternating(rounds, lambda: loaded(2), without)
+    return [
+        Figure(f"loading a stream of {LONG:,} events with a snapshot, beside without", done, "loads/s", limit, "20", done >= 20 * limit),
+    ]  # fmt: skip
+
+
+async def _until_kept(admin_url: str) -> None:
+    """Returns once the snapshot of the last decision is there, so that it disturbs no measurement."""
+    with psycopg.connect(admin_url, autocommit=True) as admin:
+        while admin.execute("SELECT count(*) FROM headwater.snapshots").fetchone() == (0,):
+            await asyncio.sleep(0.001)
 
 
 async def commands(ground: Ground, rounds: int) -> list[Figure]:

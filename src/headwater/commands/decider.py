@@ -40,6 +40,11 @@ class Evolving(Protocol):
         ...
 
     @property
+    def fingerprint(self) -> str:
+        """Changes whenever the definition does."""
+        ...
+
+    @property
     def state(self) -> type[Any]:
         """The state's type; its defaults are the state before the first event."""
         ...

@@ -17,6 +17,7 @@ from psycopg.errors import DeadlockDetected
 from headwater.commands.command import Accepted, Command, Rejection
 from headwater.commands.decider import Decider
 from headwater.commands.looking import Place, Seen, look, look_at_streams, places_of
+from headwater.commands.snapshots import Snapshots
 from headwater.commands.statements import SQL
 from headwater.commands.streams import SharedReads
 from headwater.errors import DecisionOutdated, IdempotencyKeyReused, LimitExceeded, VersionConflict
@@ -59,10 +60,12 @@ class Deciding:
         self._database = database
         self._commits = commits
         self._reads = SharedReads(database)
+        self._snapshots = Snapshots(database)
 
     async def close(self) -> None:
         """Ends what reads. Idempotent."""
         await self._reads.close()
+        await self._snapshots.close()
 
     async def again(self, attempt: Callable[[], Awaitable[T]], what: str) -> T:
         """Tries until nothing that was looked at has changed meanwhile, up to MAX_ATTEMPTS times.
@@ -111,7 +114,9 @@ class Deciding:
 
     async def _look(self, decider: Decider[Any], request: Request, places: Sequence[Place]) -> Seen:
         if all(place.by == "stream" for place in places):
-            return await look_at_streams(self._reads, decider, places, request.tenant)
+            return await look_at_streams(
+                self._reads, self._snapshots, decider, places, request.tenant
+            )
         async with self._database.transaction(request.tenant) as connection:
             return await look(connection, decider, places, request.tenant)
 

@@ -11,8 +11,9 @@ import msgspec
 
 from headwater.commands.command import Command
 from headwater.commands.decider import Decider, Evolving, evolved
+from headwater.commands.snapshots import SPACING, Snapshot, Snapshots
 from headwater.commands.statements import SQL
-from headwater.commands.streams import SharedReads
+from headwater.commands.streams import Past, SharedReads, read_streams
 from headwater.errors import HeadwaterError, InvalidStreamName, LimitExceeded, StateUnreadable
 from headwater.log.database import Connection
 from headwater.log.reading import StoredRow, recorded
@@ -59,12 +60,12 @@ class Seen:
     versions: dict[Place, int] = field(default_factory=dict)
     position: int = 0
 
-    def add(self, fold: Evolving, place: Place, version: int, rows: Sequence[StoredRow]) -> None:
-        """Adds the state of a source."""
+    def add(self, fold: Evolving, place: Place, version: int, past: Past) -> Any:
+        """Adds the state of a source; the state."""
         self.versions[place] = min(version, self.versions.get(place, version))
-        self.states.append(_state(fold, rows))
-        if rows:
-            self.position = max(self.position, rows[-1][0])
+        self.states.append(_state(fold, place, past))
+        self.position = max(self.position, past.newest[1])
+        return self.states[-1]
 
     def by(self, kind: Literal["stream", "key"]) -> dict[str, int]:
         """The versions of streams, or of keys, by name."""
@@ -84,51 +85,71 @@ async def look(
     seen = Seen()
     for source, place in zip(decider.sources, places, strict=True):
         fold = source.over.fold
-        version, rows = await _READ[place.by](connection, place.name, tenant, fold)
-        seen.add(fold, place, version, rows)
+        version, past = await _READ[place.by](connection, place.name, tenant, fold)
+        seen.add(fold, place, version, past)
     return seen
 
 
 async def look_at_streams(
-    reads: SharedReads, decider: Decider[Any], places: Sequence[Place], tenant: str
+    reads: SharedReads,
+    snapshots: Snapshots,
+    decider: Decider[Any],
+    places: Sequence[Place],
+    tenant: str,
 ) -> Seen:
-    """The same for a decider that looks at streams alone, in reads that commands share."""
+    """The same for a decider that looks at streams alone, in reads that commands share.
+
+    They see committed events only, so what they lead to may be kept.
+    """
     seen = Seen()
     for source, place in zip(decider.sources, places, strict=True):
-        rows = await reads.rows(place.name, tenant)
-        seen.add(source.over.fold, place, rows[-1][3] if rows else 0, rows)
+        fold = source.over.fold
+        past = await reads.past(place.name, tenant, fold.fingerprint)
+        version, position = past.newest
+        state = seen.add(fold, place, version, past)
+        if len(past.rows) >= SPACING:
+            kept = Snapshot(tenant, place.name, fold.fingerprint, version, position, state)
+            snapshots.keep(kept)
     return seen
 
 
 async def _stream(
-    connection: Connection, name: str, tenant: str, _: Evolving
-) -> tuple[int, list[StoredRow]]:
-    # All of its events, whatever their types: the last one's version is the stream's.
-    cursor = await connection.execute(
-        SQL["commands.streams"], {"tenant": tenant, "names": [name]}, binary=True, prepare=True
-    )
-    rows: list[StoredRow] = await cursor.fetchall()
-    return (rows[-1][3] if rows else 0), rows
-
-
-async def _key(
     connection: Connection, name: str, tenant: str, fold: Evolving
-) -> tuple[int, list[StoredRow]]:
+) -> tuple[int, Past]:
+    # All of its events, whatever their types: the last one's version is the stream's.
+    (past,) = await read_streams(connection, tenant, [(name, fold.fingerprint)])
+    return past.newest[0], past
+
+
+async def _key(connection: Connection, name: str, tenant: str, fold: Evolving) -> tuple[int, Past]:
     asked = {"tenant": tenant, "name": name}
     cursor = await connection.execute(SQL["commands.key_version"], asked, prepare=True)
     counted = await cursor.fetchone()
     asked_types = {**asked, "types": [t.name for t in fold.types]}
     cursor = await connection.execute(SQL["commands.key"], asked_types, binary=True, prepare=True)
     rows: list[StoredRow] = await cursor.fetchall()
-    return (counted[0] if counted else 0), rows
+    return (counted[0] if counted else 0), Past(rows)
 
 
 _READ = {"stream": _stream, "key": _key}
 
 
-def _state(fold: Evolving, rows: Sequence[StoredRow]) -> Any:
-    state = None
-    for row in rows:
+def _kept(fold: Evolving, place: Place, past: Past) -> Any:
+    """The snapshot's state, None without one or where there is no document."""
+    if past.state is None:
+        return None
+    try:
+        return msgspec.json.decode(past.state, type=fold.state | None)
+    except msgspec.MsgspecError as error:
+        raise StateUnreadable(
+            f"The snapshot of the fold {fold.name!r} over {place.name!r} cannot be read: {error}.",
+            hint="Delete it from headwater.snapshots as an operator: it is made again.",
+        ) from error
+
+
+def _state(fold: Evolving, place: Place, past: Past) -> Any:
+    state = _kept(fold, place, past)
+    for row in past.rows:
         declared = fold.types.get(row[4])
         if declared is None:
             continue

@@ -157,6 +157,11 @@ class Fold(Generic[D]):
             content["derive"] = _code_of(self.derive)
         return Definition(self.name, "fold", content)
 
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever the definition does."""
+        return self.definition.fingerprint
+
     @cached_property
     def key_names(self) -> list[str]:
         """The names that the key's field has, or had in earlier versions."""
