@@ -6,6 +6,7 @@ from headwater.errors import HeadwaterError
 from headwater.events import Event, Recorded
 from headwater.log import Fact, Token, Written, carrying, caused_by
 from headwater.operations.settings import Settings
+from headwater.readers.history import Moment
 from headwater.views import Document
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "FeedView",
     "FoldView",
     "HeadwaterError",
+    "Moment",
     "Recorded",
     "Rejection",
     "RowsView",

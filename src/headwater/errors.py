@@ -238,6 +238,12 @@ class StateUnreadable(HeadwaterError):
     code = "state_unreadable"
 
 
+class InvalidMoment(HeadwaterError):
+    """What was given is no moment in the log."""
+
+    code = "invalid_moment"
+
+
 class UnknownView(HeadwaterError):
     """There is no such view."""
 

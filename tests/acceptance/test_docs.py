@@ -24,7 +24,7 @@ import pytest
 
 import headwater.errors
 from headwater import App, Document, Event, Settings
-from headwater.entrances.cli import access, capture, commands, query, schema, views
+from headwater.entrances.cli import access, capture, commands, history, query, schema, views
 from headwater.entrances.cli.main import cli
 from headwater.entrances.http import Limits
 from headwater.entrances.http.problems import STATUS
@@ -40,6 +40,7 @@ SECONDS = 60
 assert access
 assert capture
 assert commands
+assert history
 assert query
 assert schema
 assert views
@@ -182,6 +183,7 @@ RUNNABLE = [
     "how-to/answer-once",
     "how-to/limit-requests",
     "how-to/roll-out-a-schema-change",
+    "how-to/look-into-the-past",
 ]
 
 

@@ -95,3 +95,38 @@ async def test_parked_events_of_a_tenant_with_the_reason(database18):
         assert (parked["stream"], parked["type"]) == ("order/1", "order.placed")
         assert "too much" in parked["reason"]
         assert parked["data"] == {"order": "1", "total": "500"}
+
+
+async def test_what_is_behind_a_row_and_what_it_was(database18):
+    async with api(database18) as client:
+        await append(client, line(1, total="5"))
+        token = await append(client, line(1, total="7"))
+        _, reads = await token_for(client, scopes=("read",))
+        _, others = await token_for(client, tenant="other", scopes=("read",))
+        await client.get("/v1/views/orders/1", params={"at_least": token})
+        found = (await client.get("/v1/explain/orders/1", headers=reads)).json()
+        assert (found["key"], found["events"]) == (["1"], 2)
+        assert [change["row"]["total"] for change in found["changes"]] == ["5", "12"]
+        assert [change["data"]["total"] for change in found["changes"]] == ["5", "7"]
+        first, second = (change["position"] for change in found["changes"])
+        assert (await client.get("/v1/explain/orders/1", headers=others)).json()["events"] == 0
+        await client.get("/v1/views/totals/", params={"at_least": token})
+        found = (await client.get("/v1/explain/totals/?limit=1", headers=reads)).json()
+        assert (found["events"], len(found["changes"])) == (2, 1)
+
+        was = (await client.get(f"/v1/history/orders/1?as_of={first}", headers=reads)).json()
+        assert was["row"]["total"] == "5"
+        change = (await client.get(f"/v1/history/orders/1?as_of={second}&since={first}", headers=reads)).json()  # fmt: skip
+        assert change["fields"]["total"] == {"before": "5", "after": "12"}
+        assert change["positions"] == [second]
+        none = await client.get("/v1/history/orders/1?as_of=2020-01-01T00:00:00Z&clock=occurred", headers=reads)  # fmt: skip
+        assert none.json() == {"row": None}
+        for path, status, code in (
+            ("/v1/history/totals/?as_of=1", 400, "request_refused"),
+            ("/v1/history/orders/1", 400, "request_refused"),
+            ("/v1/history/orders/1?as_of=2026-99-01T00:00:00Z", 400, "invalid_moment"),
+            (f"/v1/history/orders/1?as_of={2**59}", 504, "not_caught_up"),
+            ("/v1/explain/nowhere/1", 404, "unknown_view"),
+        ):
+            answer = await client.get(path, headers=reads)
+            assert (answer.status_code, answer.json()["code"]) == (status, code), path

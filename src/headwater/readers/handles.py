@@ -10,6 +10,7 @@ from psycopg import sql
 
 from headwater.errors import DefinitionError
 from headwater.log import Database
+from headwater.readers.history import History
 from headwater.readers.reading import DEFAULT_TIMEOUT_SECONDS, Reader
 from headwater.views import Document, Fold, SqlView, StoredView
 from headwater.views.batches import OutsideTables
@@ -62,6 +63,11 @@ class FoldView(Generic[D]):
     def name(self) -> str:
         """The view's name."""
         return self.fold.name
+
+    @property
+    def history(self) -> History[D]:
+        """Its documents as they were, and what would have been."""
+        return History(self._app, self.fold)
 
     async def get(
         self,

@@ -64,7 +64,7 @@ def command(
             app_path = context.find_root().obj
             sys.exit(_run(functools.partial(_opened, run, app_path, app_needed, options), run_with))
 
-        return cli.command(run.__name__.strip("_"))(invoke)
+        return cli.command(run.__name__.strip("_").replace("_", "-"))(invoke)
 
     return declare
 
@@ -172,4 +172,5 @@ def main() -> None:
     importlib.import_module("headwater.entrances.cli.capture")
     importlib.import_module("headwater.entrances.cli.query")
     importlib.import_module("headwater.entrances.cli.schema")
+    importlib.import_module("headwater.entrances.cli.history")
     cli()

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from headwater.entrances.http.appending import AppendedEvent, Receipt
+from headwater.entrances.http.behind import Between, Explained, FieldChange, PastRow
 from headwater.entrances.http.events import EventPage, StoredEvent, StreamPage
 from headwater.entrances.http.health import Readiness
 from headwater.entrances.http.lines import CloudEvent, EventLine
@@ -39,11 +40,13 @@ from headwater.errors import (
     Unauthenticated,
 )
 from headwater.operations.health import Finding
+from headwater.views.definition import Change
 
 _NAMED = (
     EventLine, CloudEvent, Receipt, AppendedEvent, Problem, StoredEvent, EventPage, StreamPage,
     ViewState, ViewList, ViewPage, Row, Readiness, Finding, Ticket,
     Member, Members, CallerState, Overview, LogState, ViewLag, DefinitionText, ParkedEvent, ParkedPage,
+    Explained, Change, PastRow, Between, FieldChange,
 )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headwater.entrances.http import appending, events, health, overview, tickets, views
+from headwater.entrances.http import appending, behind, events, health, overview, tickets, views
 from headwater.entrances.http.limits import Limits
 from headwater.entrances.http.lines import CLOUD_EVENT, CLOUD_EVENTS, NDJSON
 from headwater.entrances.http.live import presence, sse
@@ -19,8 +19,10 @@ from headwater.entrances.http.routes import (
 )
 from headwater.errors import (
     AppendRefused,
+    DefinitionError,
     IdempotencyKeyReused,
     InvalidEvent,
+    InvalidMoment,
     InvalidStreamName,
     InvalidToken,
     KeyParked,
@@ -28,6 +30,7 @@ from headwater.errors import (
     NotCaughtUp,
     NothingHere,
     StaleToken,
+    StateUnreadable,
     TooBusy,
     UnknownEventType,
     UnknownView,
@@ -41,6 +44,7 @@ _TYPE = r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*){1,3}"
 _STREAM = r"[a-z][a-z0-9_-]*/[^\x00-\x20\x7f]+"
 _PLACE = r"[0-9]{1,19}|[0-9a-f]{8}\.[0-9]{1,9}\.[0-9]{1,16}"
 _ANY = r"[^\x00]+"
+_MOMENT = r"[0-9]{1,18}|[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9:.]{4,15}([Zz]|[-+][0-9:]{2,6})"
 _LAST_POSITION = 2**63 - 1
 
 
@@ -69,6 +73,7 @@ def operations(limits: Limits) -> list[Operation]:
         *_log(limits),
         *_live(),
         *_views(limits),
+        *_behind(),
         *_overview(limits),
         *_operate(),
     ]
@@ -237,6 +242,47 @@ def _views(limits: Limits) -> list[Operation]:
             "read",
             (name, Text("key", "The row's key; its parts with commas between.", max_length=2000, where="path", encoded=True), *_at_least(limits)),
             refusals=(*_READS, KeyParked, UnknownView, NothingHere),
+        ),
+    ]  # fmt: skip
+
+
+def _behind() -> list[Operation]:
+    name = Text("name", "The view.", max_length=40, where="path")
+    key = Text(
+        "key",
+        "The row's key; its parts with commas between.",
+        max_length=2000,
+        where="path",
+        encoded=True,
+    )
+    tag = {"ETag": "Changes when the body does."}
+    same = Answer("The body is the one whose tag was sent.", headers=tag)
+    return [
+        Operation(
+            "GET",
+            "/v1/explain/{name}/{key:path}",
+            "Name the events behind a row, and how it changed at each.",
+            behind.explain_row,
+            {200: Answer("The newest changes.", _json("Explained"), tag), 304: same},
+            "read",
+            (name, key, Number("limit", "The most changes.", 1, 1_000, 20)),
+            refusals=(UnknownView, DefinitionError),
+        ),
+        Operation(
+            "GET",
+            "/v1/history/{name}/{key:path}",
+            "A fold's document as it was, or how it differs at two moments.",
+            behind.show_past,
+            {200: Answer("The document, or with since= the difference.", {_JSON: {"oneOf": [schema("PastRow"), schema("Between")]}}, tag), 304: same},
+            "read",
+            (
+                name,
+                key,
+                Text("as_of", "The moment: a position, or a time with a zone.", _MOMENT, 40, required=True),
+                Text("since", "The moment to compare with.", _MOMENT, 40),
+                Text("clock", "What times count by: recorded, the default, or occurred.", "recorded|occurred", 10),
+            ),
+            refusals=(UnknownView, InvalidMoment, NotCaughtUp, StateUnreadable),
         ),
     ]  # fmt: skip
 

@@ -38,6 +38,7 @@ STATUS: dict[type[HeadwaterError], int] = {
     errors.ViewDefinitionError: 500,
     errors.CommandDefinitionError: 500,
     errors.StateUnreadable: 500,
+    errors.InvalidMoment: 400,
     errors.UnknownView: 404,
     errors.ViewStale: 503,
     errors.NothingKept: 409,

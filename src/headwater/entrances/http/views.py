@@ -73,17 +73,17 @@ encode = msgspec.json.Encoder(decimal_format="string").encode
 async def list_views(call: Call) -> Response:
     """GET /v1/views."""
     states = await _states(call, call.service.app.readable)
-    return _tagged(call.request, encode(ViewList(list(states.values()))))
+    return tagged(call.request, encode(ViewList(list(states.values()))))
 
 
 async def show_view(call: Call) -> Response:
     """GET /v1/views/{name}."""
-    view = _view(call)
+    view = view_of(call)
     names, limit, after = key_names(view), call.number("limit"), call.text("after")
     rows = await _rows(call, view, None if after is None else read_key(after, names), limit)
     state = (await _states(call, [view.name]))[view.name]
     next_ = rows[-1].key if len(rows) == limit and names else None
-    response = _tagged(call.request, encode(ViewPage(state, rows, next_)))
+    response = tagged(call.request, encode(ViewPage(state, rows, next_)))
     if next_ is not None:
         query = urlencode({"after": next_, "limit": limit})
         response.headers["Link"] = f'</v1/views/{view.name}?{query}>; rel="next"'
@@ -92,8 +92,8 @@ async def show_view(call: Call) -> Response:
 
 async def show_row(call: Call) -> Response:
     """GET /v1/views/{name}/{key}."""
-    view = _view(call)
-    key = read_key(_raw_key(call.request), key_names(view))
+    view = view_of(call)
+    key = read_key(raw_key(call.request), key_names(view))
     token, timeout = at_least(call), call.seconds("timeout_seconds")
     try:
         if isinstance(view, FoldView):
@@ -109,27 +109,29 @@ async def show_row(call: Call) -> Response:
                 *key, tenant=call.caller.whose, at_least=token, timeout_seconds=timeout
             )
     except psycopg.Error as error:
-        raise _explained(error, view) from error
+        raise explained(error, view) from error
     if row is None:
         raise NothingHere(
             f"The view {view.name!r} has no row under this key.",
             hint="If it was just written, pass the write's token as at_least.",
         )
-    return _tagged(call.request, encode(row))
+    return tagged(call.request, encode(row))
 
 
-def _view(call: Call) -> Handle:
+def view_of(call: Call) -> Handle:
+    """The view that the path names. Raises UnknownView."""
     return call.service.app.view(call.request.path_params["name"])
 
 
-def _raw_key(request: Request) -> str:
+def raw_key(request: Request) -> str:
     """The key as it was sent: a comma between parts is told from one that is percent-encoded."""
     raw = request.scope.get("raw_path") or quote(request.url.path).encode()
-    match = re.search(rb"/v1/views/[^/]+/([^?]*)", raw)
+    match = re.search(rb"/v1/(?:views|explain|history)/[^/]+/([^?]*)", raw)
     return "" if match is None else match[1].decode("latin-1")
 
 
-def _explained(error: psycopg.Error, view: Handle) -> Exception:
+def explained(error: psycopg.Error, view: Handle) -> Exception:
+    """What Postgres says of a read, as the caller is told."""
     if isinstance(error, psycopg.errors.UndefinedTable):
         return UnknownView(f"The view {view.name!r} is not deployed.", hint="Run headwater up.")
     if caused_by_data(error):
@@ -140,7 +142,7 @@ def _explained(error: psycopg.Error, view: Handle) -> Exception:
     return error
 
 
-def _tagged(request: Request, body: bytes) -> Response:
+def tagged(request: Request, body: bytes) -> Response:
     """A body under a tag that changes when it does; 304 where the caller has it already."""
     tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
     headers = {"ETag": tag, "Cache-Control": "private, no-cache", "Vary": "Authorization"}
@@ -201,7 +203,7 @@ async def _rows(call: Call, view: Handle, after: Key | None, limit: int) -> list
             timeout_seconds=timeout,
         )
     except psycopg.Error as error:
-        raise _explained(error, view) from error
+        raise explained(error, view) from error
     stored = call.service.app.stored(view.name)
     return [
         Row(written_key(key_parts(row[0])), msgspec.Raw(encode(stored.row_of(row[1:]))))

@@ -3,11 +3,12 @@
 import { get, poll, Problem, session } from "../api.js";
 import { empty, fact, follow, h, mark, say, setState, state, table } from "../dom.js";
 import { folded, json, streamPlace, eventTable } from "../events.js";
-import { behind, cell, count, rate, seconds, visible, when } from "../format.js";
+import { behind, cell, count, oneLine, rate, seconds, visible, when } from "../format.js";
 import { look, standing, viewRate } from "../samples.js";
 
 const ROWS = 20;
 const COLUMNS = 12;
+const EXPLAINED = 20;
 
 export const title = (name) => `View ${name}`;
 
@@ -124,13 +125,19 @@ function rowsOf(name) {
       return;
     }
     if (shape?.names !== names.join()) {
-      shape = table(`The first rows of ${name}`, names.map((column) => [column, kindOf(page.rows, column)]));
+      shape = eventTable(`The first rows of ${name}`, names.map((column) => [column, kindOf(page.rows, column)]));
       shape.names = names.join();
       place.replaceChildren(shape);
     }
     const values = (one) => (keyed ? [decodeURIComponent(one.key), ...columns.map((c) => one.row[c])] : columns.map((c) => one.row[c]));
-    const make = (one) => h("tr", {}, names.map((column, n) => h("td", { class: kindOf(page.rows, column) }, n === 0 ? h("span", { class: "row", tabindex: "-1" }) : null)));
-    follow(shape.body, page.rows, (one) => one.key, make, (row, one) => values(one).forEach((value, n) => say(n === 0 ? row.cells[0].firstElementChild : row.cells[n], cell(value))));
+    const make = (one) => folded(
+      h("tr", {}, names.map((column, n) => h("td", { class: kindOf(page.rows, column) }, n === 0 ? h("button", { type: "button", class: "row" }) : null))),
+      () => explanation(name, one.key));
+    const change = (group, one) => {
+      const cells = group.firstElementChild.cells;
+      values(one).forEach((value, n) => say(n === 0 ? cells[0].firstElementChild : cells[n], cell(value)));
+    };
+    follow(shape.rows, page.rows, (one) => one.key, make, change);
   };
   const go = (where) => {
     after = where;
@@ -139,6 +146,30 @@ function rowsOf(name) {
   next.addEventListener("click", () => go(beyond));
   first.addEventListener("click", () => go(null));
   return { element, load };
+}
+
+/** The events behind a row, and what it was after each: the newest of them. */
+function explanation(name, key) {
+  const place = h("div", { class: "event", "aria-live": "polite" }, h("p", { class: "soft" }, "Reading the events behind it …"));
+  get(`v1/explain/${encodeURIComponent(name)}/${key}?limit=${EXPLAINED}`, "read").then(
+    (found) => place.replaceChildren(...changes(found)),
+    (error) => {
+      if (!(error instanceof Problem)) throw error;
+      place.replaceChildren(h("p", {}, error.detail), h("p", { class: "soft" }, error.hint ?? ""));
+    });
+  return place;
+}
+
+function changes(found) {
+  if (found.changes.length === 0) return [h("p", { class: "soft" }, "No event is behind this key.")];
+  const shown = table("The events behind the row", [["When", "time"], ["Type", ""], ["Stream", "name"], ["Data", "data"], ["Row after it", "data"]]);
+  shown.body.append(...found.changes.map((change) => h("tr", {},
+    h("td", { class: "time" }, when(change.recorded_at)), h("td", {}, change.type),
+    h("td", { class: "name" }, h("a", { href: streamPlace(change.stream) }, visible(change.stream))),
+    h("td", { class: "data" }, h("code", {}, oneLine(change.data))),
+    h("td", { class: "data" }, change.left_out ? change.left_out : h("code", {}, change.row === null ? "none" : oneLine(change.row))))));
+  const said = found.changes.length === found.events ? `${count(found.events)} events` : `The newest ${count(found.changes.length)} of ${count(found.events)} events`;
+  return [h("p", { class: "soft" }, `${said} behind it, up to position ${count(found.position)}.`), shown];
 }
 
 /** Numbers stand on the right, also those that come as text because they are exact. */
