@@ -105,6 +105,23 @@ async def test_it_shows_the_log_the_doctor_and_the_views(database18, chromium):
 
 
 @seen
+async def test_a_row_unfolds_into_the_events_behind_it(database18, chromium):
+    async with api(database18) as client:
+        await append(client, line("a", total="5"), line("b", total="1"))
+        await append(client, line("a", total="7"))
+        async with looking(chromium, client, "#/views/orders") as tab:
+            await shows(tab, "section:has(#rows) td", "12")
+            await tab.locator("section:has(#rows) button.row", has_text="a").first.click()
+            await shows(tab, ".event", "2 events behind it")
+            rows = tab.locator(".event tbody tr")
+            assert ["5" in text for text in await rows.all_inner_texts()] == [True, False]
+            await append(client, line("a", total="30"))  # the row goes on beneath it
+            await shows(tab, "section:has(#rows) td", "42")
+            await tab.locator("section:has(#rows) button.row[aria-expanded=true]").click()
+            assert await tab.locator(".event").count() == 0
+
+
+@seen
 async def test_an_append_appears_in_the_tail_and_a_filter_narrows_it(database18, chromium):
     async with api(database18) as client:
         await append(client, line("before"))
