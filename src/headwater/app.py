@@ -6,7 +6,7 @@ built.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Self, Unpack, cast, overload
@@ -165,10 +165,13 @@ class App(Definitions):
         """The URL for the login that reads the slot of tables captured by replication."""
         return self._open.replication_url
 
-    def rebuilding(self, view: str, *, share: float = 0.5) -> Rebuild | None:
+    def rebuilding(
+        self, view: str, *, share: float = 0.5, say: Callable[[str], None] = lambda _: None
+    ) -> Rebuild | None:
         """A rebuild of a view beside the one that is read; None where it can only start over in place.
 
-        ``share`` is the part of the time that batches may take. Needs the relay's role. Raises UnknownView.
+        ``share`` is the part of the time that batches may take; the settings' backfill window, rate and lag hold.
+        ``say`` hears when it pauses. Needs the relay's role. Raises UnknownView.
         """
         self.stored(view)
         live, candidate = (self._open.views()[view] for _ in range(2))
@@ -177,7 +180,8 @@ class App(Definitions):
         if not live.beside:
             return None
         relay = self._open.database("headwater_relay")
-        return Rebuild(relay, live, candidate, Pace(share=share))
+        gate = self.settings.allowance(relay, say)
+        return Rebuild(relay, live, candidate, Pace(share=share, gate=gate))
 
     def stored(self, view: str) -> StoredView:
         """A view in its store, for operations. Raises UnknownView."""

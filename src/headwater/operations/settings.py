@@ -14,6 +14,8 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from headwater.errors import SettingError
+from headwater.log.database import Database
+from headwater.operations.allowance import Allowance, Window
 from headwater.operations.embedded import EmbeddedPostgres
 from headwater.operations.migrate import create_login, migrate
 
@@ -90,6 +92,28 @@ class Settings:
             "about": "The most connections that a process opens in each role.",
         },
     )
+    backfill_window: str = field(
+        default="",
+        metadata={
+            "variable": "HEADWATER_BACKFILL_WINDOW",
+            "about": "The part of the day in which rebuilds and backfills go on, such as `22:00-06:00 Europe/Berlin`; "
+            "outside it they pause. Empty: always.",
+        },
+    )
+    backfill_rate: int = field(
+        default=0,
+        metadata={
+            "variable": "HEADWATER_BACKFILL_RATE",
+            "about": "The most events or rows a second that a rebuild or a backfill works through; 0: no limit.",
+        },
+    )
+    backfill_lag_seconds: int = field(
+        default=5,
+        metadata={
+            "variable": "HEADWATER_BACKFILL_LAG_SECONDS",
+            "about": "Rebuilds and backfills pause while a live view is behind by more; 0: they never do.",
+        },
+    )
     stores: Mapping[str, str] = field(
         default_factory=dict,
         metadata={
@@ -120,6 +144,11 @@ class Settings:
             values[known.name] = _CONVERT[known.name](text) if known.name in _CONVERT else text
         return Settings(stores=stores, **values)  # type: ignore[arg-type]
 
+    def allowance(self, database: Database, say: Callable[[str], None]) -> Allowance:
+        """When rebuilds and backfills may go on."""
+        window = Window.of(self.backfill_window) if self.backfill_window else None
+        return Allowance(database, window, self.backfill_rate, self.backfill_lag_seconds, say)
+
     def server(self, on_progress: Callable[[str], None] | None = None) -> Server:
         """The server that holds the log."""
         return Server(self, on_progress)
@@ -144,6 +173,21 @@ def _positive(variable: str) -> Callable[[str], int]:
     return convert
 
 
+def _whole(variable: str) -> Callable[[str], int]:
+    def convert(text: str) -> int:
+        if not text.isdigit():
+            raise SettingError(f"{variable} is {text!r}.", hint="Use a whole number from 0.")
+        return int(text)
+
+    return convert
+
+
+def _window(text: str) -> str:
+    if text:
+        Window.of(text)
+    return text
+
+
 def _wal_level(text: str) -> str:
     if text not in {"replica", "logical"}:
         raise SettingError(
@@ -157,6 +201,9 @@ _CONVERT: dict[str, Callable[[str], object]] = {
     "pool_size": _positive("HEADWATER_POOL_SIZE"),
     "replication_max_wal_bytes": _positive("HEADWATER_REPLICATION_MAX_WAL_BYTES"),
     "embedded_wal_level": _wal_level,
+    "backfill_window": _window,
+    "backfill_rate": _whole("HEADWATER_BACKFILL_RATE"),
+    "backfill_lag_seconds": _whole("HEADWATER_BACKFILL_LAG_SECONDS"),
 }
 
 

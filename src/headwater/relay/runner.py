@@ -39,6 +39,8 @@ class Pace:
     calm_seconds: float = 60.0
     share: float = 1.0
     """The part of the time in which batches are applied; the rest is left to others."""
+    gate: Callable[[int], Awaitable[None]] | None = None
+    """Awaited before each batch, with how many positions it may span; it returns once that may be done."""
 
 
 @dataclass(slots=True)
@@ -110,6 +112,8 @@ class Runner:
         """Applies the next batch; the new checkpoint."""
         safe = await self.frontier.beyond(checkpoint)
         batch = await self._plan(checkpoint, safe)
+        if self.pace.gate is not None:
+            await self.pace.gate(batch.upto - max(batch.after, batch.upto - self._size))
         started = time.monotonic()
         try:
             await self._apply(batch)

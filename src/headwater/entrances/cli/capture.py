@@ -151,9 +151,12 @@ async def _backfill(app: App, operator: Database, captured: Captured) -> None:
             await reading.enter_async_context(app.replicating())
         steps = compare if ready.compares else backfill
         rows = 0
+        allowed = app.settings.allowance(operator, output.note)
+        await allowed(0)
         with output.progress_bar() as bar:
             task = bar.add_task(captured.name, total=None)
             async for progress in steps(operator, captured):
+                await allowed(max(progress.rows - rows, 0))  # between two steps nothing is open
                 rows = progress.rows
                 label = f"{captured.name} {progress.rows_per_second:,.0f} rows/s"
                 bar.update(task, completed=rows, total=max(progress.total, rows), description=label)

@@ -141,7 +141,7 @@ async def _is_stale(app: App, view: str) -> bool:
 
 async def _rebuilt(app: App, view: str, in_place: bool, share: float, check: bool) -> bool:
     """Rebuilds one view; whether it was swapped or emptied."""
-    beside = None if in_place else app.rebuilding(view, share=share)
+    beside = None if in_place else app.rebuilding(view, share=share, say=output.note)
     if beside is None:
         await app.stored(view).rebuild()
         output.say(f"{view} is empty and starts over; headwater views shows how far it is")

@@ -124,11 +124,13 @@ class Rebuild:
             if time.monotonic() - began < _LEVEL_SECONDS:
                 return
 
-    async def _drive(self, fence: int, upto: int, report: Report | None = None) -> None:
+    async def _drive(
+        self, fence: int, upto: int, report: Report | None = None, pace: Pace | None = None
+    ) -> None:
         """Drives the candidate up to a position. Raises LeaseLost where another process took it over."""
         frontier = Frontier()
         frontier.advance(upto)
-        runner = Runner(self.candidate, fence, frontier, self.pace)
+        runner = Runner(self.candidate, fence, frontier, pace or self.pace)
         running = asyncio.create_task(runner.run(), name=f"rebuild {self.live.name}")
         try:
             while runner.progress.checkpoint < upto and not running.done():
@@ -177,7 +179,7 @@ class Rebuild:
             cursor = await connection.execute(SQL["rebuild.hold"], {"view": self.live.name})
             row = await cursor.fetchone()
             assert row is not None
-            await self._drive(fence, row[0])
+            await self._drive(fence, row[0], pace=Pace())
             await self._take_place(connection, self._next, self._last)
 
     async def _give_back(self) -> None:
