@@ -7,17 +7,22 @@ from headwater.events import Event, Recorded
 from headwater.log import Fact, Token, Written, carrying, caused_by
 from headwater.operations.settings import Settings
 from headwater.views import Document
+from headwater.views.indexes import Counter, Distinct, Places, Ranking
 
 __all__ = [
     "Accepted",
     "App",
     "Command",
+    "Counter",
+    "Distinct",
     "Document",
     "Event",
     "Fact",
     "FeedView",
     "FoldView",
     "HeadwaterError",
+    "Places",
+    "Ranking",
     "Recorded",
     "Rejection",
     "RowsView",

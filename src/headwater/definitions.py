@@ -25,6 +25,7 @@ from headwater.relay import OnFailure
 from headwater.views import Fold, SqlView
 from headwater.views.derivation import Derivation, check_loops
 from headwater.views.feed import Feed
+from headwater.views.indexes import Index
 from headwater.views.store import Store, Transform, name_of
 
 
@@ -49,20 +50,29 @@ class Definitions(Installation, FeedsInstallation):
         on_failure: OnFailure = "park",
         version: int = 1,
         store: Store | None = None,
+        indexes: Sequence[Index] = (),
     ) -> Callable[[Callable[..., D | None]], FoldView[D]]:
         """Declares a fold: ``def orders(state: Order, event: Placed | Voided) -> Order | None``.
 
         ``key`` names a field of every event that it reads; an event whose key is None concerns no
         document. A state of None removes the document. The function must depend on its arguments
         alone; raise ``version`` when code that it calls has changed. ``store`` is where the documents
-        are; without one, in the log's database.
+        are; without one, in the log's database. ``indexes`` are kept beside them, where the store offers it.
         """
         where = None if store is None else self._offered(store, "fold")
+        if indexes and store is None:
+            raise ViewDefinitionError(
+                "Indexes of documents are kept in a store such as Redis, not in Postgres.",
+                hint="Pass store=Redis(...), or read a SQL view over the fold's documents.",
+            )
+        if indexes and store is not None:
+            self._offered(store, "index")
 
         def declare(evolve: Callable[..., D | None]) -> FoldView[D]:
             fold = Fold.of(
-                evolve, name=name, key=key, on_failure=on_failure, version=version, store=where
-            )
+                evolve, name=name, key=key, on_failure=on_failure, version=version, store=where,
+                indexes=indexes,
+            )  # fmt: skip
             return self.declare(fold, store)
 
         return declare

@@ -10,6 +10,7 @@ from psycopg import sql
 
 from headwater.errors import DefinitionError
 from headwater.log import Database
+from headwater.readers.indexes import IndexReads
 from headwater.readers.reading import DEFAULT_TIMEOUT_SECONDS, Reader
 from headwater.views import Document, Fold, SqlView, StoredView
 from headwater.views.batches import OutsideTables
@@ -50,7 +51,7 @@ class Installation(Protocol):
         ...
 
 
-class FoldView(Generic[D]):
+class FoldView(IndexReads[D]):
     """A fold of an app: its definition, and how its documents are read."""
 
     def __init__(self, app: Installation, fold: Fold[D], store: Store | None = None) -> None:
