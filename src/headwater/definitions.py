@@ -122,8 +122,14 @@ class Definitions(Installation, FeedsInstallation):
         on_failure: OnFailure = "park",
         float_tolerance: float | None = None,
         store: Store | None = None,
+        bucket: str | None = None,
+        keep_seconds: float | None = None,
     ) -> RowsView[R]:
         """Declares an incremental SQL view: a SELECT over event types as relations, or the path of one.
+
+        It may read one SQL view declared before it, whose outputs it brings together by ``merged(x)``.
+        ``bucket`` names the key that is a time; with ``keep_seconds`` groups are removed whose bucket is older
+        than the log's newest event by more.
 
         ``key`` names the outputs that it groups by, ``row`` is a struct of all outputs; left out, both
         follow from the query, and rows have no types that a checker knows. Sums of floats
@@ -142,6 +148,9 @@ class Definitions(Installation, FeedsInstallation):
             on_failure=on_failure,
             float_tolerance=float_tolerance,
             store=where,
+            views={handle.name: handle.view for handle in self._rows.values()},
+            bucket=bucket,
+            keep_seconds=keep_seconds,
         )
         for read in view.query.reads if view.query.over_documents else ():
             if self._folds[read].store is not None:
@@ -149,7 +158,7 @@ class Definitions(Installation, FeedsInstallation):
                     f"The view {name!r} reads the documents of {read!r}, which are in another store.",
                     hint="Read a fold in Postgres, or the events.",
                 )
-        handle: RowsView[R] = RowsView(self, view, store)
+        handle: RowsView[R] = RowsView(self, view, store, bucket)
         self._rows[name] = handle
         return handle
 
