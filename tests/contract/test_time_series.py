@@ -200,7 +200,9 @@ async def test_old_buckets_are_removed_and_do_not_count(database18):
         with database18.admin() as admin:
             admin.execute("UPDATE headwater_views.by_minute__2 SET state_1 = state_1 + 1")
         rows = await app.view("by_minute").list()
-        assert (await view.verify()).differing == 2 * len(rows), "what is kept counts, on either side"
+        assert (await view.verify()).differing == 2 * len(rows), (
+            "what is kept counts, on either side"
+        )
         key = [f"{rows[0].minute:%Y-%m-%d %H:%M:%S}+00", rows[0].sensor]
         explained = await view.explain(key, tenant="main")
         assert explained.changes[-1].row["median"] == rows[0].median
