@@ -287,6 +287,11 @@ async def metrics_text(operator: Database) -> str:
         "Whether a relay drives the view.",
         [({"view": r[0]}, float(r[7] is not None)) for r in rows],
     )
+    metric(
+        "view_state",
+        "1 for the state that a view's relay tells of; not_driven where there is none.",
+        [({"view": r[0], "state": r[6] or "not_driven"}, 1.0) for r in rows],
+    )
     return "\n".join(lines)
 
 
