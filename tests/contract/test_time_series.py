@@ -55,16 +55,19 @@ def read(n, *, at=None, sensor=None, value=...):
     return Fact(event=Read(sensor or f"s{n % 3}", given, f"n{n % 60}"), occurred_at=when)
 
 
-@pytest.fixture(params=["postgres", "clickhouse"])
-def place(request, database18, tmp_path):
-    """Where the views are: settings and a store."""
-    if request.param == "postgres":
-        yield Settings(database_url=database18.url), None
-        return
+@pytest.fixture
+def clickhouse(database18, tmp_path):
+    """Settings and a store."""
     ground = Embedded(database18, tmp_path / "engine")
     store = ClickHouse("analytics", every_seconds=0.05, idle_seconds=20)
     yield Settings(database_url=database18.url, stores=ground.urls), store
     ground.close()
+
+
+@pytest.fixture
+def postgres(database):
+    """The same, without a store: on every supported Postgres."""
+    return Settings(database_url=database.url), None
 
 
 def expected(facts, unit):
@@ -79,8 +82,15 @@ def near(estimate, exact):
     return abs(estimate - exact) <= abs(exact) * 0.0101
 
 
-async def test_every_aggregate_at_every_level_equals_the_log(place):
-    settings, store = place
+async def test_every_aggregate_at_every_level_equals_the_log(postgres):
+    await aggregates_equal_the_log(*postgres)
+
+
+async def test_every_aggregate_in_clickhouse_equals_the_log(clickhouse):
+    await aggregates_equal_the_log(*clickhouse)
+
+
+async def aggregates_equal_the_log(settings, store):
     app = levels(make(settings, store), store)
     async with app:
         await app.deploy()
@@ -143,8 +153,15 @@ def check(row, group):
     assert abs(row.about - notes) <= 1 + notes * 0.05
 
 
-async def test_gaps_are_filled_when_read(place):
-    settings, store = place
+async def test_gaps_are_filled_when_read(postgres):
+    await gaps_are_filled(*postgres)
+
+
+async def test_gaps_in_clickhouse_are_filled_when_read(clickhouse):
+    await gaps_are_filled(*clickhouse)
+
+
+async def gaps_are_filled(settings, store):
     app = make(settings, store, bucket="minute")
     async with app:
         await app.deploy()
@@ -174,10 +191,10 @@ async def test_gaps_are_filled_when_read(place):
             await view.series("a", start=START, end=START, every=minute, carry=["sensor"])
 
 
-async def test_old_buckets_are_removed_and_do_not_count(database18):
+async def test_old_buckets_are_removed_and_do_not_count(database):
     """By the log's own time: minutes are kept for an hour, hours for ever."""
     now = datetime.now(UTC).replace(microsecond=0)
-    app = levels(make(Settings(database_url=database18.url), bucket="minute", keep_seconds=3600))
+    app = levels(make(Settings(database_url=database.url), bucket="minute", keep_seconds=3600))
     async with app:
         await app.deploy()
         ages = [0, 600, 3000, 4000, 90_000]
@@ -197,7 +214,7 @@ async def test_old_buckets_are_removed_and_do_not_count(database18):
         verified = await app.rebuilding("by_minute").run()
         assert verified.summary == "equal"
         assert sum(row.readings for row in await app.view("by_minute").list()) == 4
-        with database18.admin() as admin:
+        with database.admin() as admin:
             admin.execute("UPDATE headwater_views.by_minute__2 SET state_1 = state_1 + 1")
         rows = await app.view("by_minute").list()
         assert (await view.verify()).differing == 2 * len(rows), (
