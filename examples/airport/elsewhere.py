@@ -88,7 +88,7 @@ def declare() -> list[str]:
         )(unreached)  # fmt: skip
         declared.append("unreached")
     if _variable("clickhouse") in os.environ:
-        store = ClickHouse("clickhouse", every_seconds=2, idle_seconds=5)
+        store = ClickHouse("clickhouse", every_seconds=2, idle_seconds=3)
         app.sql("carrier_days", row=CarrierDay, key=["carrier", "day"], bucket="day", store=store,
                 sql=VIEWS / "carrier_days.sql")  # fmt: skip
         declared.append("carrier_days")

@@ -139,6 +139,12 @@ class Tended(Protocol):
         ...
 
 
+TALLY_ERROR = 0.01
+"""How far a quantile is off at most, as a part of its value."""
+TALLY_GAMMA = (1 + TALLY_ERROR) / (1 - TALLY_ERROR)
+"""How much larger each bucket of a tally is than the one before it."""
+
+
 @dataclass(frozen=True, slots=True)
 class StateColumn:
     """What a SQL view keeps for an aggregate: how the values of ``column`` come together in a group.

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from headwater.stores.clickhouse.columns import DECIMAL, TIME, base_type
 from headwater.stores.clickhouse.text import quoted, statement
-from headwater.views.batches import TableShape
-
-_GAMMA = 1.01 / 0.99
+from headwater.views.batches import TALLY_GAMMA, TableShape
 
 
 def output_of(shape: TableShape, name: str, value: str, divisor: str | None) -> str:
@@ -19,7 +17,10 @@ def output_of(shape: TableShape, name: str, value: str, divisor: str | None) -> 
             shown = _typed(statement("tables.ordered_value", state=column), shape.types[name])
         case "tally":
             shown = statement(
-                "tables.quantile", state=column, level=repr(shape.levels[name]), gamma=repr(_GAMMA)
+                "tables.quantile",
+                state=column,
+                level=repr(shape.levels[name]),
+                gamma=repr(TALLY_GAMMA),
             )
         case "registers":
             shown = statement("tables.distinct", state=column)

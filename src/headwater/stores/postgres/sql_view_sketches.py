@@ -15,11 +15,8 @@ from __future__ import annotations
 from psycopg import sql
 
 from headwater.stores.postgres.sql_view_text import enclosed, template
+from headwater.views.batches import TALLY_GAMMA
 
-ERROR = 0.01
-"""How far a quantile is off at most, as a part of its value."""
-GAMMA = (1 + ERROR) / (1 - ERROR)
-REGISTERS = 4096
 SKETCHED = frozenset({"first", "last", "tally", "registers"})
 OUTPUTS = {"quantile": "tally", "about_distinct": "registers"}
 """The states of outputs that are not named like them."""
@@ -41,7 +38,7 @@ def entry_of(
 ) -> sql.Composable:
     """What one row adds to a state."""
     if kind == "tally":
-        return template("bucket", file=_FILE).format(value=value, gamma=sql.Literal(GAMMA))
+        return template("bucket", file=_FILE).format(value=value, gamma=sql.Literal(TALLY_GAMMA))
     if kind == "registers":
         return template("register", file=_FILE).format(value=value)
     assert position is not None
@@ -59,7 +56,7 @@ def shown(kind: str, state: sql.Composable, level: float | None) -> sql.Composab
     if kind == "registers":
         return template("distinct", file=_FILE).format(state=state)
     return template("quantile", file=_FILE).format(
-        state=state, level=sql.Literal(level), gamma=sql.Literal(GAMMA)
+        state=state, level=sql.Literal(level), gamma=sql.Literal(TALLY_GAMMA)
     )
 
 
