@@ -65,7 +65,7 @@ class Order(Document):
 TOTALS = """
 SELECT keyed, count(*) AS events, sum(total) AS total, avg(total) AS mean, min(count) AS least,
        max(at) AS latest, count(DISTINCT text) AS texts, sum(count) FILTER (WHERE total > 10) AS large,
-       sum(1 / (total - 666)) AS poisonable
+       last(text) AS newest, approx_count_distinct(text) AS about, sum(1 / (total - 666)) AS poisonable
 FROM contract.placed GROUP BY keyed
 """
 
