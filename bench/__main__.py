@@ -14,7 +14,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from bench import apis, appends, capture, clickhouse, commands, http, stores, views
+from bench import apis, appends, capture, clickhouse, commands, http, rollups, stores, views
 from bench.ground import Figure, Ground, ground
 
 
@@ -26,6 +26,7 @@ def parts(rounds: int, size: int) -> dict[str, Callable[[Ground], Awaitable[list
         "bulk": lambda g: appends.bulk(g, rounds),
         "latency": views.read_your_writes,
         "catching_up": lambda g: views.catching_up(g, rounds),
+        "rollups": lambda g: rollups.by_minute(g, rounds),
         "stores": lambda g: stores.catching_up(g, rounds),
         "clickhouse": lambda g: clickhouse.catching_up(g, rounds),
         "capture": lambda g: capture.updates(g, rounds),

@@ -59,3 +59,19 @@ UPDATE captured.plain SET total = total + 1, changed_at = clock_timestamp()
 
 -- name: captured_events
 SELECT count(*) FROM headwater.events WHERE type = 'captured.orders.updated'
+
+-- name: rollup_table
+CREATE TABLE bench.rollup (
+  tenant text NOT NULL, minute timestamptz, sensor text, readings bigint NOT NULL, total bigint, least bigint, most bigint,
+  counted bigint NOT NULL, UNIQUE NULLS NOT DISTINCT (tenant, minute, sensor)) WITH (fillfactor = 70)
+
+-- name: rollup
+INSERT INTO bench.rollup AS b (tenant, minute, sensor, readings, total, least, most, counted)
+SELECT e.tenant, date_trunc('minute', e.occurred_at), e.data ->> 'sensor', count(*), sum((e.data ->> 'value')::bigint),
+       min((e.data ->> 'value')::bigint), max((e.data ->> 'value')::bigint), count((e.data ->> 'value')::bigint)
+FROM headwater.events AS e
+WHERE e.type = 'sensor.read' AND e.position > %(after)s AND e.position <= %(upto)s
+GROUP BY 1, 2, 3
+ON CONFLICT (tenant, minute, sensor) DO UPDATE SET
+  readings = b.readings + excluded.readings, total = coalesce(b.total + excluded.total, b.total, excluded.total),
+  least = least(b.least, excluded.least), most = greatest(b.most, excluded.most), counted = b.counted + excluded.counted

@@ -70,6 +70,9 @@ def _alone_in(folder: Path, *, fresh: bool) -> Iterator[None]:
             ) from None
         if fresh:
             _remove_server(folder / "postgres")
+            for store in ("clickhouse", "lake", "appendonlydir"):
+                shutil.rmtree(folder / store, ignore_errors=True)
+            (folder / "appendonly.aof").unlink(missing_ok=True)
         # The app reads its settings from the environment, here and in the relay's process.
         os.environ.pop("HEADWATER_DATABASE_URL", None)
         os.environ["HEADWATER_HOME"] = str(folder)

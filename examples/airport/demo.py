@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
 from rich.console import Console
 
-from examples.airport import replay, screen
+from examples.airport import elsewhere, replay, screen
 from examples.airport.app import aircraft, airport_hours, app, carrier_delays, routes
 from examples.airport.checks import Check, checks, expectations
 from examples.airport.files import queries
 from examples.airport.live import LiveReplay, Source
+from examples.airport.redis_process import redis
 from examples.airport.relay_process import RelayProcess
 from examples.airport.replay import Progress
 from examples.airport.second_act import second_act
@@ -56,6 +58,23 @@ async def run(folder: Path, days: int, console: Console) -> bool:
     Raises Refused, RelayEnded, Overtaken, SourceMissing and HeadwaterError.
     """
     began = time.monotonic()
+    with ExitStack() as engines:
+        return await _run(folder, days, console, began, _stores(folder, console, engines))
+
+
+def _stores(folder: Path, console: Console, engines: ExitStack) -> list[str]:
+    """Starts the engines that are installed, and declares the views in them; the views' names."""
+    absent = elsewhere.missing()
+    elsewhere.place(folder, absent)
+    for name, packages in absent.items():
+        console.print(f"Without a view in {name}: install {packages}.", style="yellow")
+    if "redis" not in absent:
+        engines.enter_context(redis(folder))
+    return elsewhere.declare()
+
+
+async def _run(folder: Path, days: int, console: Console, began: float, others: list[str]) -> bool:
+    """The demo, with the views in other stores that are declared."""
     console.print("[bold]A year at New York's airports[/], replayed in time order", "")
     console.print("Starting an embedded Postgres, and reading the source.", style="dim")
     reading = asyncio.create_task(asyncio.to_thread(Source.read, days))
@@ -66,7 +85,7 @@ async def run(folder: Path, days: int, console: Console) -> bool:
                 await app.stored(view).rebuild()
         source = await reading
         progress = await replay.prepare(app, days)
-        _greet(console, folder, source, progress)
+        _greet(console, folder, source, progress, others)
         with (
             RelayProcess(folder / "relay.log") as relay,
             screen.Screen(console, len(source.changes)) as shown,
@@ -74,7 +93,7 @@ async def run(folder: Path, days: int, console: Console) -> bool:
             await LiveReplay(source, progress, relay, shown).run()
         progress = await replay.progress(app)
         await _show_results(console, progress)
-        made, views = await _prove(console, source, progress)
+        made, views = await _prove(console, source, progress, others)
         head = await app.log.safe()
         made += await second_act(folder, console)
         screen.checks(console, made)
@@ -92,7 +111,9 @@ async def run(folder: Path, days: int, console: Console) -> bool:
     return all(report.checks.values())
 
 
-def _greet(console: Console, folder: Path, source: Source, progress: Progress) -> None:
+def _greet(
+    console: Console, folder: Path, source: Source, progress: Progress, others: list[str]
+) -> None:
     total = len(source.changes)
     if progress.days != source.days:
         raise Refused(
@@ -105,7 +126,8 @@ def _greet(console: Console, folder: Path, source: Source, progress: Progress) -
         console.print(f"Going on after {progress.changes_done:,} of {total:,} events.")
     else:
         console.print(
-            f"{len(source.flights):,} flights make {total:,} events; four views follow them live."
+            f"{len(source.flights):,} flights make {total:,} events; four views follow them live"
+            + (f", and {', '.join(others)} in other stores." if others else ".")
         )
 
 
@@ -120,11 +142,12 @@ async def _show_results(console: Console, progress: Progress) -> None:
 
 
 async def _prove(
-    console: Console, source: Source, progress: Progress
+    console: Console, source: Source, progress: Progress, others: list[str]
 ) -> tuple[list[Check], dict[str, ViewReport]]:
     """Verifies every view, and makes the checks."""
     with console.status("Verifying each view against the log") as status:
-        names = [view.name for view in VIEWS]
+        compared = await elsewhere.compared(others, progress.token)
+        names = [*(view.name for view in VIEWS), *others]
         verified = await asyncio.gather(*(app.stored(name).verify() for name in names))
         views = {
             name: ViewReport(view.position, view.rows, view.equal)
@@ -134,6 +157,7 @@ async def _prove(
         async for check in checks(app, expectations(source.flights, source.days)):
             status.update(f"Checked: {check.name.replace('_', ' ')}")
             made.append(check)
+    made += compared
     made += [Check(f"{name}_verified", view.verified) for name, view in views.items()]
     made += [Check("relay_killed_in_the_middle", progress.relay_kills > 0)]
     return made, views

@@ -8,11 +8,13 @@ from __future__ import annotations
 import asyncio
 import sys
 
+from examples.airport import elsewhere
 from examples.airport.app import app
 
 
 async def main() -> None:
     """Drives all views of the app."""
+    elsewhere.declare()
     async with app, app.relay():
         await asyncio.to_thread(sys.stdin.buffer.read)
 

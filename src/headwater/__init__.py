@@ -8,11 +8,14 @@ from headwater.log import Fact, Token, Written, carrying, caused_by
 from headwater.operations.settings import Settings
 from headwater.readers.history import Moment
 from headwater.views import Document
+from headwater.views.indexes import Counter, Distinct, Places, Ranking
 
 __all__ = [
     "Accepted",
     "App",
     "Command",
+    "Counter",
+    "Distinct",
     "Document",
     "Event",
     "Fact",
@@ -20,6 +23,8 @@ __all__ = [
     "FoldView",
     "HeadwaterError",
     "Moment",
+    "Places",
+    "Ranking",
     "Recorded",
     "Rejection",
     "RowsView",

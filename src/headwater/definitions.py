@@ -25,6 +25,7 @@ from headwater.relay import OnFailure
 from headwater.views import Fold, SqlView
 from headwater.views.derivation import Derivation, check_loops
 from headwater.views.feed import Feed
+from headwater.views.indexes import Index
 from headwater.views.store import Store, Transform, name_of
 
 
@@ -49,20 +50,29 @@ class Definitions(Installation, FeedsInstallation):
         on_failure: OnFailure = "park",
         version: int = 1,
         store: Store | None = None,
+        indexes: Sequence[Index] = (),
     ) -> Callable[[Callable[..., D | None]], FoldView[D]]:
         """Declares a fold: ``def orders(state: Order, event: Placed | Voided) -> Order | None``.
 
         ``key`` names a field of every event that it reads; an event whose key is None concerns no
         document. A state of None removes the document. The function must depend on its arguments
         alone; raise ``version`` when code that it calls has changed. ``store`` is where the documents
-        are; without one, in the log's database.
+        are; without one, in the log's database. ``indexes`` are kept beside them, where the store offers it.
         """
         where = None if store is None else self._offered(store, "fold")
+        if indexes and store is None:
+            raise ViewDefinitionError(
+                "Indexes of documents are kept in a store such as Redis, not in Postgres.",
+                hint="Pass store=Redis(...), or read a SQL view over the fold's documents.",
+            )
+        if indexes and store is not None:
+            self._offered(store, "index")
 
         def declare(evolve: Callable[..., D | None]) -> FoldView[D]:
             fold = Fold.of(
-                evolve, name=name, key=key, on_failure=on_failure, version=version, store=where
-            )
+                evolve, name=name, key=key, on_failure=on_failure, version=version, store=where,
+                indexes=indexes,
+            )  # fmt: skip
             return self.declare(fold, store)
 
         return declare
@@ -112,8 +122,14 @@ class Definitions(Installation, FeedsInstallation):
         on_failure: OnFailure = "park",
         float_tolerance: float | None = None,
         store: Store | None = None,
+        bucket: str | None = None,
+        keep_seconds: float | None = None,
     ) -> RowsView[R]:
         """Declares an incremental SQL view: a SELECT over event types as relations, or the path of one.
+
+        It may read one SQL view declared before it, whose outputs it brings together by ``merged(x)``.
+        ``bucket`` names the key that is a time; with ``keep_seconds`` groups are removed whose bucket is older
+        than the log's newest event by more.
 
         ``key`` names the outputs that it groups by, ``row`` is a struct of all outputs; left out, both
         follow from the query, and rows have no types that a checker knows. Sums of floats
@@ -132,6 +148,9 @@ class Definitions(Installation, FeedsInstallation):
             on_failure=on_failure,
             float_tolerance=float_tolerance,
             store=where,
+            views={handle.name: handle.view for handle in self._rows.values()},
+            bucket=bucket,
+            keep_seconds=keep_seconds,
         )
         for read in view.query.reads if view.query.over_documents else ():
             if self._folds[read].store is not None:
@@ -139,7 +158,7 @@ class Definitions(Installation, FeedsInstallation):
                     f"The view {name!r} reads the documents of {read!r}, which are in another store.",
                     hint="Read a fold in Postgres, or the events.",
                 )
-        handle: RowsView[R] = RowsView(self, view, store)
+        handle: RowsView[R] = RowsView(self, view, store, bucket)
         self._rows[name] = handle
         return handle
 

@@ -1,7 +1,7 @@
 """An app without Python: event types from the log's registry, a view for each .sql file of a folder.
 
-A SELECT reads event types, ``FROM shop.orders.inserted``, or the rows of a captured table as they are now,
-``FROM shop_orders``: then the table's rows are kept as a fold.
+A SELECT reads event types, ``FROM shop.orders.inserted``, another file's view, ``FROM by_minute``, or the rows of a
+captured table as they are now, ``FROM shop_orders``: then the table's rows are kept as a fold.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ async def app_of_folder(folder: Path, settings: Settings) -> App:
 def _app(folder: Path, types: list[EventType], tenant: str | None, settings: Settings) -> App:
     name, classes = folder.resolve().name, [t.event_class for t in types]
     app = App(name, events=classes, tenant=tenant, settings=settings)
-    files = sorted(folder.glob("*.sql"))
+    files = _finer_first(sorted(folder.glob("*.sql")))
     rows = list(row_folds(types))
     wanted = " ".join(file.read_text(errors="replace") for file in files)
     for fold in rows:
@@ -61,3 +61,23 @@ def _app(folder: Path, types: list[EventType], tenant: str | None, settings: Set
         except (OSError, UnicodeDecodeError) as error:
             raise HeadwaterError(f"{file} cannot be read: {error}.") from error
     return app
+
+
+def _finer_first(files: list[Path]) -> list[Path]:
+    """The files, each after the one whose view it reads. Those that read each other are refused later."""
+    texts = {file: file.read_text(errors="replace") for file in files if file.is_file()}
+    reads = {
+        file: {
+            other
+            for other in files
+            if other != file
+            and re.search(
+                rf"\bFROM\s+{re.escape(other.stem)}\b(?!\.)", texts.get(file, ""), re.IGNORECASE
+            )
+        }
+        for file in files
+    }
+    ordered: list[Path] = []
+    while left := [file for file in files if file not in ordered]:
+        ordered.append(next((f for f in left if reads[f] <= set(ordered)), left[0]))
+    return ordered

@@ -27,7 +27,8 @@ pytestmark = [
 
 ROOT = Path(__file__).parents[2]
 DAYS = 8
-VIEWS = {"carrier_delays", "routes", "airport_hours", "aircraft"}
+OTHERS = {"unreached", "carrier_days", "archive"}
+VIEWS = {"carrier_delays", "routes", "airport_hours", "aircraft"} | OTHERS
 GONE_SECONDS = 20.0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 
 import pytest
 
@@ -68,6 +69,30 @@ async def test_a_select_in_a_file_is_a_view(settings, tmp_path):
     )
     async with await app_of_folder(tmp_path, settings) as changed:
         assert await changed.deploy() == {"sales": "stale"}
+
+
+async def test_a_file_may_read_another_files_view(settings, tmp_path):
+    """By name the coarser one comes first; it is declared after the one that it reads."""
+    (tmp_path / "by_customer.sql").write_text(
+        "SELECT customer, id % 2 AS half, count(*) AS orders, avg(total) AS mean FROM orders.inserted GROUP BY 1, 2"
+    )
+    (tmp_path / "all_orders.sql").write_text(
+        "SELECT half, merged(orders) AS orders, merged(mean) AS mean FROM by_customer GROUP BY half"
+    )
+    app = await app_of_folder(tmp_path, settings)
+    assert app.views == ["by_customer", "all_orders"]
+    async with app:
+        await app.deploy()
+        async with app.relay():
+            written = await app.append(
+                app.events.named("orders.inserted").event_class(id=98, customer="c0", total="18"),
+                tenant="main",
+            )
+            rows = await app._rows["all_orders"].list(tenant="main", at_least=written.token)
+        assert [(row.half, row.orders, row.mean) for row in rows] == [
+            (0, 16, Decimal("2.53125")),
+            (1, 15, Decimal("1.5")),
+        ]
 
 
 @pytest.mark.parametrize(

@@ -271,22 +271,35 @@ async def metrics_text(operator: Database) -> str:
             for a in appenders
         ],
     )
-    metric(
-        "view_behind_events",
-        "Published events that a view has not applied.",
-        [({"view": r[0]}, r[4]) for r in rows],
-    )
-    metric(
-        "view_parked_events",
-        "Events that a view has parked.",
-        [({"view": r[0]}, r[5]) for r in rows],
-    )
-    metric(
-        "view_driven",
-        "Whether a relay drives the view.",
-        [({"view": r[0]}, float(r[7] is not None)) for r in rows],
-    )
+    for name, about, samples in _of_views(rows):
+        metric(name, about, samples)
     return "\n".join(lines)
+
+
+def _of_views(rows: list[ViewRow]) -> list[tuple[str, str, list[tuple[dict[str, str], float]]]]:
+    """What is told of each view: a metric's name, what it is, its samples."""
+    return [
+        (
+            "view_behind_events",
+            "Published events that a view has not applied.",
+            [({"view": r[0]}, r[4]) for r in rows],
+        ),
+        (
+            "view_parked_events",
+            "Events that a view has parked.",
+            [({"view": r[0]}, r[5]) for r in rows],
+        ),
+        (
+            "view_driven",
+            "Whether a relay drives the view.",
+            [({"view": r[0]}, float(r[7] is not None)) for r in rows],
+        ),
+        (
+            "view_state",
+            "1 for the state that a view's relay tells of; not_driven where there is none.",
+            [({"view": r[0], "state": r[6] or "not_driven"}, 1.0) for r in rows],
+        ),
+    ]
 
 
 def _escaped(value: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import msgspec
 from psycopg import sql
@@ -11,7 +11,9 @@ from psycopg import sql
 from headwater.errors import DefinitionError
 from headwater.log import Database
 from headwater.readers.history import History
+from headwater.readers.indexes import IndexReads
 from headwater.readers.reading import DEFAULT_TIMEOUT_SECONDS, Reader
+from headwater.readers.series import SeriesReads
 from headwater.views import Document, Fold, SqlView, StoredView
 from headwater.views.batches import OutsideTables
 from headwater.views.documents import OutsideDocuments
@@ -51,7 +53,7 @@ class Installation(Protocol):
         ...
 
 
-class FoldView(Generic[D]):
+class FoldView(IndexReads[D]):
     """A fold of an app: its definition, and how its documents are read."""
 
     def __init__(self, app: Installation, fold: Fold[D], store: Store | None = None) -> None:
@@ -145,13 +147,20 @@ class FoldView(Generic[D]):
         return cast("D", self._app.stored(self.name).row_of(row))
 
 
-class RowsView(Generic[R]):
+class RowsView(SeriesReads[R]):
     """A SQL view of an app: its definition, and how its rows are read."""
 
-    def __init__(self, app: Installation, view: SqlView, store: Store | None = None) -> None:
-        self._app = app
+    def __init__(
+        self,
+        app: Installation,
+        view: SqlView,
+        store: Store | None = None,
+        bucket: str | None = None,
+    ) -> None:
+        self._app: Installation = app
         self.view = view
         self.store = store
+        self.bucket = bucket
 
     @property
     def name(self) -> str:

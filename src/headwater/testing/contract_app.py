@@ -8,10 +8,11 @@ from uuid import UUID
 
 import msgspec
 
-from headwater import App, Document, Event, Settings
+from headwater import App, Counter, Distinct, Document, Event, Ranking, Settings
 from headwater.views.store import Store
 
 POISON = Decimal(666)
+INDEXES = (Ranking("total"), Counter("events"), Distinct("count"))
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -64,7 +65,7 @@ class Order(Document):
 TOTALS = """
 SELECT keyed, count(*) AS events, sum(total) AS total, avg(total) AS mean, min(count) AS least,
        max(at) AS latest, count(DISTINCT text) AS texts, sum(count) FILTER (WHERE total > 10) AS large,
-       sum(1 / (total - 666)) AS poisonable
+       last(text) AS newest, approx_count_distinct(text) AS about, sum(1 / (total - 666)) AS poisonable
 FROM contract.placed GROUP BY keyed
 """
 
@@ -87,7 +88,10 @@ def totalled(settings: Settings, store: Store | None, *, sql: str = TOTALS) -> A
 def make(
     settings: Settings, store: Store | None, *, poisonous: bool = True, version: int = 1
 ) -> App:
-    """The app, its fold ``orders`` in a store; ``plain`` is the same fold in Postgres."""
+    """The app, its fold ``orders`` in a store; ``plain`` is the same fold in Postgres.
+
+    Where the store keeps indexes, the fold has some, so that ``verify`` compares them in every test.
+    """
     app = App("contract", events=[Placed, Removed], tenant="main", settings=settings)
 
     def evolve(state: Order, event: Placed | Removed) -> Order | None:
@@ -109,6 +113,7 @@ def make(
             notes=event.notes,
         )
 
-    app.fold(key="keyed", name="orders", store=store, version=version)(evolve)
+    kept = INDEXES if store is not None and "index" in store.transforms else ()
+    app.fold(key="keyed", name="orders", store=store, version=version, indexes=kept)(evolve)
     app.fold(key="keyed", name="plain", version=version)(evolve)
     return app

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import msgspec
@@ -139,15 +139,26 @@ class Tended(Protocol):
         ...
 
 
+TALLY_ERROR = 0.01
+"""How far a quantile is off at most, as a part of its value."""
+TALLY_GAMMA = (1 + TALLY_ERROR) / (1 - TALLY_ERROR)
+"""How much larger each bucket of a tally is than the one before it."""
+
+
 @dataclass(frozen=True, slots=True)
 class StateColumn:
     """What a SQL view keeps for an aggregate: how the values of ``column`` come together in a group.
 
-    ``kind`` is count (of rows where the column is true, or of all), sum, min, max or count_distinct.
+    ``kind`` is count (of rows where the column is true, or of all), sum, min, max, count_distinct, or one of:
+    first and last, of texts that are least and greatest by their bytes, the value from their 41st character
+    on; tally and registers, of numbers whose upper bits are a key, and whose lower 40 bits are added by
+    key or of which the largest stands.
     """
 
     column: Column
-    kind: Literal["count", "sum", "min", "max", "count_distinct"]
+    kind: Literal[
+        "count", "sum", "min", "max", "count_distinct", "first", "last", "tally", "registers"
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,12 +166,23 @@ class TableShape:
     """A SQL view as a table of groups: keys, the tenant first, and states.
 
     ``outputs`` are what readers see, in order: each a key or a state by its name, or two states of
-    which the first is divided by the second.
+    which the first is divided by the second. ``types`` are their types in Postgres, ``levels`` those of
+    quantiles, by their names.
     """
 
     keys: Sequence[Column]
     states: Sequence[StateColumn]
     outputs: Sequence[tuple[str, str, str | None]]
+    types: Mapping[str, str] = field(default_factory=dict)
+    levels: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Within:
+    """A condition on a key: from ``start``, before ``end``. Without a start, the newest come first."""
+
+    start: object | None
+    end: object
 
 
 class OutsideTables(OutsideBatches, Protocol):
@@ -184,7 +206,7 @@ class OutsideTables(OutsideBatches, Protocol):
     ) -> tuple[int, list[Sequence[Any]]]:
         """The checkpoint, and rows at least as new: of a key, or of all in the order of ``key``'s names.
 
-        A name without a value is not a condition. -1 where nothing is stored.
+        A name whose value is ... is not a condition; a ``Within`` is a range. -1 where nothing is stored.
         """
         ...
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from headwater.log.database import Connection
 from headwater.views.fold import Derived, Document, Key
+from headwater.views.indexes import Counter, Distinct, Entry, Index, Places, Ranking, Seen
 from headwater.views.storage import Checkpoint, Hold, LastEvent, Place, Storage
 
 
@@ -26,6 +27,8 @@ class Step:
     states: Mapping[Key, Document | None] = field(default_factory=dict)
     last: LastEvent | None = None
     derived: list[Derived] = field(default_factory=list)
+    indexes: tuple[Index, ...] = ()
+    seen: Seen = field(default_factory=lambda: Seen(()))
 
 
 Culprit = tuple[int, Key | None, str, str]
@@ -139,4 +142,66 @@ class OutsideDocuments(Storage, Protocol):
         self, place: Place, tenant: str, after: str, limit: int
     ) -> tuple[int, list[tuple[str, bytes]]]:
         """The checkpoint and a page of documents in the order of keys, in one atomic step."""
+        ...
+
+
+class IndexReading(Protocol):
+    """A view of stored indexes for checking them, and the documents that they follow from."""
+
+    async def strays(
+        self, indexes: Sequence[Index], decode: Callable[[bytes], object]
+    ) -> list[tuple[Key, str, Entry, Entry]]:
+        """Where an index and the document stored beside it disagree.
+
+        Each with the index's name, what follows from the document, and what is stored; distinct counts aside.
+        """
+        ...
+
+    async def counted(
+        self, index: Distinct, values: Mapping[Key, Collection[str]]
+    ) -> tuple[int, dict[Key, tuple[int, int, int]]]:
+        """The checkpoint, and for each key three counts: stored, of the values, and of both together."""
+        ...
+
+
+@runtime_checkable
+class IndexedDocuments(Protocol):
+    """Documents outside the log's database with indexes beside them. Reads as ``OutsideDocuments.get`` does."""
+
+    async def leaders(
+        self, place: Place, index: Ranking, tenant: str, limit: int
+    ) -> tuple[int, list[tuple[str, float]]]:
+        """The checkpoint, and the keys of the highest scores."""
+        ...
+
+    async def rank(self, place: Place, index: Ranking, key: Key) -> tuple[int, int | None]:
+        """The checkpoint, and how many keys are before this one, plus 1."""
+        ...
+
+    async def counts(
+        self, place: Place, index: Counter, tenant: str, keys: Sequence[str]
+    ) -> tuple[int, list[str | None]]:
+        """The checkpoint, and the number of each key."""
+        ...
+
+    async def distinct(
+        self, place: Place, index: Distinct, tenant: str, keys: Sequence[str]
+    ) -> tuple[int, int]:
+        """The checkpoint, and about how many different values the keys have had together."""
+        ...
+
+    async def near(
+        self,
+        place: Place,
+        index: Places,
+        tenant: str,
+        at: tuple[float, float],
+        metres: float,
+        limit: int,
+    ) -> tuple[int, list[tuple[str, float]]]:
+        """The checkpoint, and the nearest keys within a distance, with their distances in metres."""
+        ...
+
+    def indexed(self, place: Place) -> IndexReading:
+        """Reads for a check."""
         ...

@@ -29,6 +29,7 @@ from headwater.events import Column, Event, EventType, EventTypes, Recorded
 from headwater.events.schema import relation_of, schema_of
 from headwater.relay import OnFailure
 from headwater.views.definition import Definition
+from headwater.views.indexes import Index, check_indexes, name_of_index
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))
@@ -69,7 +70,7 @@ class Fold(Generic[D]):
     """A fold's definition.
 
     For each key, ``evolve(state, event)`` gives the next state, None to remove the document. A third parameter, where the function has one, receives the whole
-    ``Recorded`` event. ``derive`` gives the events, or commands, that follow from a change. ``version`` is raised when code that ``evolve`` calls has changed. ``store`` names a store outside the log's database.
+    ``Recorded`` event. ``derive`` gives the events, or commands, that follow from a change. ``indexes`` are kept beside the documents. ``version`` is raised when code that ``evolve`` calls has changed. ``store`` names a store outside the log's database.
     """
 
     name: str
@@ -82,6 +83,7 @@ class Fold(Generic[D]):
     version: int = 1
     store: str | None = None
     derive: Derive | None = None
+    indexes: tuple[Index, ...] = ()
 
     @staticmethod
     def of(
@@ -92,6 +94,7 @@ class Fold(Generic[D]):
         on_failure: OnFailure,
         version: int,
         store: str | None = None,
+        indexes: Sequence[Index] = (),
     ) -> Fold[D]:
         """The fold of an annotated function. Raises ViewDefinitionError."""
         view = name or evolve.__name__
@@ -106,8 +109,9 @@ class Fold(Generic[D]):
         union = get_origin(annotated) in {Union, types.UnionType}
         events = get_args(annotated) if union else (annotated,)
         fold = Fold(
-            view, key, state, evolve, events, len(parameters) == 3, on_failure, version, store
-        )
+            view, key, state, evolve, events, len(parameters) == 3, on_failure, version, store,
+            indexes=tuple(indexes),
+        )  # fmt: skip
         fold.check()
         return fold
 
@@ -126,6 +130,7 @@ class Fold(Generic[D]):
                 f"{self.state.__name__} has a field without a default.",
                 hint="The defaults are the state before the first event.",
             ) from error
+        check_indexes(self.name, self.indexes, self.state)
         events: tuple[Any, ...] = self.events
         for event in events:
             if not (isinstance(event, type) and issubclass(event, Event)):
@@ -155,6 +160,8 @@ class Fold(Generic[D]):
             content["store"] = self.store
         if self.derive is not None:
             content["derive"] = _code_of(self.derive)
+        if self.indexes:
+            content["indexes"] = sorted(map(name_of_index, self.indexes))
         return Definition(self.name, "fold", content)
 
     @property
@@ -233,6 +240,9 @@ def evolve_all(
             if changed is not None and type(changed) is not fold.state:
                 kind = type(changed).__name__
                 raise TypeError(f"the fold returned {kind}, not {fold.state.__name__} or None")  # noqa: TRY301
+            if changed is not None:
+                for index in fold.indexes:
+                    index.entry(changed)  # what it cannot hold cannot be applied
         except Exception as error:
             raise Failed(item.position, f"{type(error).__name__}: {error}") from error
         states[item.key] = changed

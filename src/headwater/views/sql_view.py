@@ -19,8 +19,17 @@ from headwater.views.sql import (
     EventSource,
     IncrementalQuery,
     Source,
+    ViewSource,
     parse_view_query,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """Which groups a view keeps: those whose ``bucket`` is within so many seconds of the log's newest event."""
+
+    bucket: str
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -34,6 +43,7 @@ class SqlView:
     on_failure: OnFailure
     float_tolerance: float | None
     store: str | None = None
+    retention: Retention | None = None
 
     @staticmethod
     def of(
@@ -47,8 +57,11 @@ class SqlView:
         on_failure: OnFailure,
         float_tolerance: float | None,
         store: str | None = None,
+        views: Mapping[str, SqlView] | None = None,
+        bucket: str | None = None,
+        keep_seconds: float | None = None,
     ) -> SqlView:
-        """The view of a SELECT over an app's events, or over one fold's documents.
+        """The view of a SELECT over an app's events, over one fold's documents, or over another view's groups.
 
         ``row`` and ``key`` follow from the query where they are None: a struct of its outputs, and
         those that it groups by.
@@ -58,6 +71,7 @@ class SqlView:
         """
         sources: dict[str, Source] = {t.name: EventSource(t.relation) for t in events}
         sources |= {f.name: DocumentSource(f.name, f.columns) for f in folds.values()}
+        sources |= {v.name: ViewSource(v.name, v.query) for v in (views or {}).values()}
         query = parse_view_query(text, name=name, key=key, sources=sources)
         row = row or _row_of(query)
         fields = [field.encode_name for field in msgspec.structs.fields(row)]
@@ -76,7 +90,8 @@ class SqlView:
         if query.over_documents and on_failure != "stop":
             # A fold's change is not an event that could be set aside and replayed.
             on_failure = "stop"
-        view = SqlView(name, row, text, query, on_failure, float_tolerance, store)
+        retention = _retention(name, query, bucket, keep_seconds, store)
+        view = SqlView(name, row, text, query, on_failure, float_tolerance, store, retention)
         assert view.definition.view == name  # its name is checked there, now and not at run time
         return view
 
@@ -95,9 +110,42 @@ class SqlView:
             ],
             "float_tolerance": self.float_tolerance,
         }
+        if self.query.over is not None:
+            outputs = [[o.name, o.kind, o.text, o.condition] for o in self.query.outputs]
+            content["over"] = [self.query.over, outputs, self.query.condition]
+        if self.retention is not None:
+            content["keep"] = [self.retention.bucket, self.retention.seconds]
         if self.store is not None:
             content["store"] = self.store
         return Definition(self.name, "sql", content)
+
+
+def _retention(
+    name: str,
+    query: IncrementalQuery,
+    bucket: str | None,
+    keep_seconds: float | None,
+    store: str | None,
+) -> Retention | None:
+    """What is kept. Raises ViewDefinitionError for what is not offered."""
+    if bucket is not None and bucket not in query.key:
+        raise ViewDefinitionError(
+            f"The view {name!r} has no key {bucket!r} to be its bucket.",
+            hint=f"Its key is ({', '.join(query.key)}).",
+        )
+    if keep_seconds is None:
+        return None
+    if bucket is None or keep_seconds <= 0:
+        raise ViewDefinitionError(
+            f"The view {name!r} keeps {keep_seconds:g} seconds of nothing that it names.",
+            hint="Pass bucket=, the key that is a time, and a positive keep_seconds=.",
+        )
+    if store is not None or query.over_documents:
+        raise ViewDefinitionError(
+            f"Buckets of {name!r} cannot be removed: that is offered for views over events in Postgres.",
+            hint="Leave keep_seconds= out, or store=.",
+        )
+    return Retention(bucket, keep_seconds)
 
 
 def _row_of(query: IncrementalQuery) -> type[msgspec.Struct]:

@@ -19,7 +19,8 @@ from headwater.views.documents import (
     OutsideDocuments,
 )
 
-Transform = Literal["fold", "sql", "feed"]
+Transform = Literal["fold", "index", "sql", "feed"]
+"""What a store may run; ``index`` is what folds keep beside their documents."""
 
 
 class Engine(Protocol):

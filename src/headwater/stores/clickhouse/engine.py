@@ -234,7 +234,8 @@ class ClickHouseEngine:
                 f"The store {self.name!r} refuses: {reason}.",
                 hint="The login creates, alters, drops, reads and writes tables of the database.",
             )
-        what = "is full" if code in _FULL else "cannot be used now"
+        is_full = code in _FULL or "No space left on device" in said
+        what = "is full" if is_full else "cannot be used now"
         return StoreUnavailable(
             f"The store {self.name!r} {what}: {reason}.",
             hint="Its views go on by themselves once it can.",

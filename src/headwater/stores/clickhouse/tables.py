@@ -14,13 +14,21 @@ from typing import Any
 from headwater.errors import ViewDefinitionError, ViewStale
 from headwater.stores.clickhouse.batches import ClickHouseBatches
 from headwater.stores.clickhouse.columns import base_type
+from headwater.stores.clickhouse.shown import output_of
 from headwater.stores.clickhouse.text import listed, quoted, statement
-from headwater.views.batches import Part, StateColumn, TableShape
+from headwater.views.batches import Part, StateColumn, TableShape, Within
 from headwater.views.storage import Hold, Place
 
 _UPTO = "headwater_upto"
 _INBOX, _MATERIALIZED, _GROUPS, _SHOWN = "values", "view", "groups", "shown"
 _EXACT = Context(prec=80)
+_SKETCHES = {"tally", "registers"}
+_SKETCH = "Map(Int64, UInt64)"
+_FUNCTIONS = {
+    "count": "sum", "count_distinct": "uniqExactMerge", "first": "min", "last": "max",
+    "tally": "sumMap", "registers": "maxMap",
+}  # fmt: skip
+"""What brings states together, where it is not named like them."""
 
 
 class ClickHouseTables(ClickHouseBatches):
@@ -49,7 +57,7 @@ class ClickHouseTables(ClickHouseBatches):
         states = [f"{quoted(s.column.name)} {_state_type(s)}" for s in shape.states]
         groups, inbox = self._table(place, _GROUPS), self._table(place, _INBOX)
         shown = {
-            "outputs": listed(_output(*output) for output in shape.outputs),
+            "outputs": listed(output_of(shape, *output) for output in shape.outputs),
             "keys": keys,
             "merged": _merged(shape),
             "table": groups,
@@ -126,18 +134,28 @@ class ClickHouseTables(ClickHouseBatches):
             [f"{quoted('tenant')} = {{tenant:String}}"],
             {"tenant": tenant, "limit": limit},
         )
+        order = listed(map(quoted, key)) or "tuple()"
         for number, (name, value) in enumerate(key.items(), start=1):
             if value is ...:
                 continue
             if value is None:
                 conditions.append(f"{quoted(name)} IS NULL")
                 continue
+            if isinstance(value, Within):
+                bounds = {"end": ("<", value.end), "start": (">=", value.start)}
+                for bound, (operator, at) in bounds.items():
+                    if at is not None:
+                        conditions.append(f"{quoted(name)} {operator} {{{bound}:{types[name]}}}")
+                        parameters[bound] = at
+                if value.start is None:
+                    order = f"{quoted(name)} DESC"
+                continue
             conditions.append(f"{quoted(name)} = {{key_{number}:{types[name]}}}")
             parameters[f"key_{number}"] = str(value) if isinstance(value, Decimal) else value
         text = statement(
             "tables.read", shown=self._table(place, _SHOWN), reading=engine.reading,
             outputs=listed(map(quoted, outputs)), condition=" AND ".join(conditions),
-            order=listed(map(quoted, key)) or "tuple()",
+            order=order,
         )  # fmt: skip
         rows = await engine.query(text, parameters)
         return position, [tuple(_shortened(value) for value in row) for row in rows]
@@ -150,6 +168,7 @@ class ClickHouseTables(ClickHouseBatches):
         text = statement(
             "tables.export", table=self._table(place, _GROUPS), reading=self._engine.reading,
             keys=listed(quoted(column.name) for column in shape.keys), merged=_merged(shape),
+            exported=listed([*(quoted(c.name) for c in shape.keys), *map(_exported, shape.states)]),
         )  # fmt: skip
         return position, await self._engine.raw(text)
 
@@ -200,6 +219,10 @@ def _state_type(state: StateColumn) -> str:
             return f"SimpleAggregateFunction(sum, Nullable({_sum_type(state)}))"
         case "count_distinct":
             return f"AggregateFunction(uniqExact, Nullable({_value_type(state)}))"
+        case "first" | "last":
+            return f"SimpleAggregateFunction({_FUNCTIONS[state.kind]}, Nullable(String))"
+        case "tally" | "registers":
+            return f"SimpleAggregateFunction({_FUNCTIONS[state.kind]}, {_SKETCH})"
         case kind:
             return f"SimpleAggregateFunction({kind}, Nullable({_value_type(state)}))"
 
@@ -212,6 +235,10 @@ def _initial(state: StateColumn) -> str:
             return f"toInt64(countIf({name}))"
         case "count_distinct":
             return f"uniqExactState({name})"
+        case "first" | "last":
+            return f"{_FUNCTIONS[state.kind]}({name})"
+        case "tally" | "registers":
+            return f"{_FUNCTIONS[state.kind]}({statement('tables.entry', entry=name)})"
         case kind:
             return f"{kind}({name})"
 
@@ -221,17 +248,16 @@ def _merged(shape: TableShape) -> str:
     merges = []
     for state in shape.states:
         name = quoted(state.column.name)
-        function = {"count": "sum", "count_distinct": "uniqExactMerge"}.get(state.kind, state.kind)
+        function = _FUNCTIONS.get(state.kind, state.kind)
         # Under the same name the alias would stand for the state inside the aggregate too.
         merges.append(f"{function}({quoted('groups', state.column.name)}) AS {name}")
     return listed(merges) or "1"
 
 
-def _output(name: str, value: str, divisor: str | None) -> str:
-    if divisor is None:
-        return f"{quoted(value)} AS {quoted(name)}"
-    total, count = quoted(value), quoted(divisor)
-    return f"if({count} = 0, NULL, divide({total}, {count})) AS {quoted(name)}"
+def _exported(state: StateColumn) -> str:
+    """A state as Postgres reads it in CSV."""
+    name = quoted(state.column.name)
+    return statement("tables.exported_sketch", state=name) if state.kind in _SKETCHES else name
 
 
 def _shortened(value: Any) -> Any:

@@ -138,8 +138,10 @@ class LakeEngine:
                 hint="The relay gets, puts, lists and deletes below the URL; readers get.",
             ) from error
         except (self._error, OSError) as error:
+            is_full = "No space left on device" in str(error)
+            what = "is full" if is_full else "cannot be used now"
             raise StoreUnavailable(
-                f"The store {self.name!r} cannot be used now: {_first_line(error)}.",
+                f"The store {self.name!r} {what}: {_first_line(error)}.",
                 hint="Its views go on by themselves once it can.",
             ) from error
 

@@ -55,6 +55,7 @@ class PostgresRows(DrivenSql):
             changes=changes,
             documents=documents,
             float_tolerance=self._view.float_tolerance,
+            retention=self._view.retention,
         )
 
     async def _create(self, connection: Connection) -> None:
@@ -162,5 +163,7 @@ class PostgresRows(DrivenSql):
                     done.append(position)
                 except psycopg.DataError:
                     continue
+            for statement in self.plan.tables.forget() if done else ():
+                await connection.execute(statement, {"upto": await self._checkpoint(connection)})
             await self.record.unpark(connection, done)
         return len(done)

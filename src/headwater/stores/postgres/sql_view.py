@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from psycopg import sql
 from psycopg.rows import tuple_row
 
+from headwater.errors import ViewDefinitionError
 from headwater.stores.postgres.sql_view_compare import Comparison
 from headwater.stores.postgres.sql_view_functions import check_functions
 from headwater.stores.postgres.sql_view_source import Sources
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from headwater.stores.postgres.sql_view_states import Layout
     from headwater.stores.postgres.sql_view_types import ViewTypes
     from headwater.views.sql import IncrementalQuery
+    from headwater.views.sql_view import Retention
 
 __all__ = ["SqlViewPlan", "Storage", "ViewColumn", "check_functions", "plan_sql_view"]
 
@@ -60,6 +62,7 @@ async def plan_sql_view(
     documents: sql.Composable | None = None,
     float_tolerance: float | None = None,
     is_elsewhere: bool = False,
+    retention: Retention | None = None,
 ) -> SqlViewPlan:
     """Plan a view's statements, once Postgres has described its columns.
 
@@ -74,7 +77,14 @@ async def plan_sql_view(
     await check_functions(connection, query.functions)
     sources = Sources(query, changes=changes, documents=documents)
     types = await describe(connection, sources, float_tolerance=float_tolerance)
-    tables = Tables(query, storage, types)
+    if retention is not None and not types.outputs[retention.bucket].startswith(
+        ("timestamp", "date")
+    ):
+        raise ViewDefinitionError(
+            f"View '{query.name}': its bucket '{retention.bucket}' is {types.outputs[retention.bucket]}.",
+            hint="Group by a time, as in date_trunc('hour', occurred_at).",
+        )
+    tables = Tables(query, storage, types, retention)
     return SqlViewPlan(sources, tables, float_tolerance, is_elsewhere=is_elsewhere)
 
 
@@ -120,9 +130,11 @@ class SqlViewPlan:
     def merge_at_once(self) -> sql.Composed | None:
         """``merge`` and the move of the checkpoint in one statement, with the parameters of both.
 
-        None over documents, where a batch takes two statements.
+        None over documents and with a retention, where a batch takes several statements.
         """
-        return None if self.query.over_documents else self._merge(at_once=True)
+        if self.query.over_documents or self.tables.retention is not None:
+            return None
+        return self._merge(at_once=True)
 
     def _merge(self, *, at_once: bool) -> sql.Composed:
         if self._layout.distincts:
@@ -168,6 +180,8 @@ class SqlViewPlan:
         batch = {"after": after, "upto": upto, "parked": list(parked)}
         async with connection.cursor(row_factory=tuple_row) as cursor:
             await cursor.execute(self.merge, batch)
+            for statement in self.tables.forget():
+                await cursor.execute(statement, {"upto": upto})
             if self.remove_emptied is None:
                 return
             row = await cursor.fetchone()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from psycopg import sql
 
 from headwater.stores.postgres.sql_view_states import FLOATS, aggregated
-from headwater.stores.postgres.sql_view_tables import shown_value
+from headwater.stores.postgres.sql_view_tables import shown_value, written_value
 from headwater.stores.postgres.sql_view_text import clause, enclosed, listed, name, template
 from headwater.stores.postgres.sql_view_types import typed
 
@@ -72,6 +72,8 @@ class Comparison:
             group_by=listed([sql.SQL("1"), *ordinals]),
             stored=self._side(name("tenant"), lambda output: shown_value(self.tables, output)),
             table=self.tables.main,
+            having=clause("HAVING", self._kept(lambda output: enclosed(output.text))),
+            kept=clause("WHERE", self._kept(lambda output: shown_value(self.tables, output))),
             compared=listed(
                 [
                     name("tenant"),
@@ -81,6 +83,14 @@ class Comparison:
             window=clause("", window) if inexact else sql.SQL(""),
             columns=listed([name("tenant"), *columns]),
         )
+
+    def _kept(self, value: Callable[[Output], sql.Composable]) -> sql.Composable | None:
+        """Whether a group is not yet to be removed; those that are do not count on either side."""
+        if (retention := self.tables.retention) is None:
+            return None
+        (bucket,) = (o for o in self.sources.query.keys if o.name == retention.bucket)
+        bound = template("kept_from_any").format(seconds=sql.Literal(retention.seconds))
+        return sql.SQL("{} >= {}").format(value(bucket), bound)
 
     def _side(
         self, tenant: sql.Composable, value: Callable[[Output], sql.Composable]
@@ -93,7 +103,7 @@ class Comparison:
     def _expected(self, output: Output) -> sql.Composable:
         """The output as the user wrote it, in the stored type."""
         types = self.tables.types
-        text = enclosed(output.text)
+        text = written_value(types, output)
         if output.kind == "avg" and self.is_trimmed:
             total, counter = types.layout.shown[output.name]
             if types.states[total] in {"bigint", "numeric"} and counter is not None:

@@ -11,6 +11,7 @@ from headwater.errors import DefinitionError
 from headwater.log.database import Connection
 from headwater.stores.postgres.sql_view import SqlViewPlan
 from headwater.stores.postgres.sql_view_source import Sources
+from headwater.stores.postgres.sql_view_tables import written_value
 from headwater.stores.postgres.sql_view_text import clause, enclosed, listed, name, template
 from headwater.stores.postgres.sql_view_types import typed
 from headwater.views.definition import Explanation
@@ -80,7 +81,7 @@ def _row(plan: SqlViewPlan, sources: Sources) -> sql.Composed:
     types = plan.tables.types
     outputs = [
         sql.SQL("{} AS {}").format(
-            typed(enclosed(output.text), types.outputs[output.name]), name(output.name)
+            typed(written_value(types, output), types.outputs[output.name]), name(output.name)
         )
         for output in plan.query.outputs
     ]

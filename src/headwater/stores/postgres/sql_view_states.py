@@ -9,19 +9,29 @@ number of its documents, to vanish with the last one.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from psycopg import sql
 
+from headwater.stores.postgres.sql_view_sketches import (
+    OUTPUTS,
+    SKETCHED,
+    entry_of,
+    sketch_of,
+    sketch_text,
+)
 from headwater.stores.postgres.sql_view_text import enclosed, name
 
 if TYPE_CHECKING:
     from headwater.views.sql import IncrementalQuery, Output
 
-StateKind = Literal["count", "sum", "avg_sum", "min", "max", "count_distinct"]
+StateKind = Literal[
+    "count", "sum", "avg_sum", "min", "max", "count_distinct", "first", "last", "tally", "registers"
+]
 
 FLOATS = frozenset({"real", "double precision"})
 
+_KINDS: dict[str, Any] = {"key": "count"} | OUTPUTS
 _ADDED = "coalesce(stored.{state} + excluded.{state}, stored.{state}, excluded.{state})"
 _MERGES: dict[StateKind, str] = {
     "count": "stored.{state} + excluded.{state}",
@@ -30,6 +40,12 @@ _MERGES: dict[StateKind, str] = {
     "avg_sum": _ADDED,
     "min": "least(stored.{state}, excluded.{state})",
     "max": "greatest(stored.{state}, excluded.{state})",
+    "first": 'least(stored.{state} COLLATE "C", excluded.{state} COLLATE "C")',
+    "last": 'greatest(stored.{state} COLLATE "C", excluded.{state} COLLATE "C")',
+    "tally": sketch_text("tally").replace("{entries}", "stored.{state} || excluded.{state}"),
+    "registers": sketch_text("registers").replace(
+        "{entries}", "stored.{state} || excluded.{state}"
+    ),
 }
 _TAKEN_BACK = (
     "CASE WHEN stored.{counter} + excluded.{counter} = 0 THEN NULL ELSE " + _ADDED + " END"
@@ -48,6 +64,9 @@ class State:
     """The column that counts a sum's values, where the sum can become NULL again."""
     widened: bool = False
     """Whether real values are summed in double precision, as Postgres's avg does."""
+    order: str | None = None
+    """What first and last go by, before the position."""
+    position: str | None = None
 
     @property
     def is_count(self) -> bool:
@@ -59,6 +78,8 @@ class State:
         if self.argument is None:
             raise AssertionError(self)
         text = enclosed(self.argument)
+        if self.kind in SKETCHED:
+            return entry_of(self.kind, text, self.order, self.position)
         return sql.SQL("{}::double precision").format(text) if self.widened else text
 
     def merged(self) -> sql.Composed:
@@ -98,6 +119,8 @@ def layout_of(query: IncrementalQuery) -> Layout:
         argument = None if output is None or rows else output.argument
         condition = None if output is None else output.condition
         wanted = State("", kind, argument, condition, counter)
+        if output is not None and kind in {"first", "last"}:
+            wanted = replace(wanted, order=output.order, position=output.position)
         for state in states:
             if replace(state, column="") == wanted:
                 return state.column
@@ -115,7 +138,7 @@ def layout_of(query: IncrementalQuery) -> Layout:
             counter = stored("count", output)
             shown[output.name] = (stored("sum", output, counter), counter)
         else:
-            kind: StateKind = "count" if output.kind == "key" else output.kind
+            kind: StateKind = _KINDS.get(output.kind, output.kind)
             shown[output.name] = (stored(kind, output), None)
     return Layout(states=tuple(states), shown=shown, rows=rows)
 
@@ -125,6 +148,9 @@ def aggregated(state: State, *, signed: bool) -> sql.Composable:
     conditions: list[sql.Composable] = []
     if state.condition is not None:
         conditions.append(enclosed(state.condition))
+    if state.kind in {"tally", "registers"}:
+        entries = _filtered(sql.SQL("array_agg({})").format(state.value()), conditions)
+        return sketch_of(state.kind, entries)
     if not signed:
         call = _call(state.kind, None if state.argument is None else state.value())
         return _filtered(call, conditions)
@@ -141,7 +167,7 @@ def aggregated(state: State, *, signed: bool) -> sql.Composable:
 def _call(kind: StateKind, value: sql.Composable | None) -> sql.Composable:
     if value is None:
         return sql.SQL("count(*)")
-    function = {"avg_sum": "sum"}.get(kind, kind)
+    function = {"avg_sum": "sum", "first": "min", "last": "max"}.get(kind, kind)
     if kind == "count_distinct":
         return sql.SQL("count(DISTINCT {})").format(value)
     return sql.SQL("{}({})").format(sql.SQL(function), value)
@@ -175,4 +201,6 @@ def collected(state: State, origin: int) -> sql.Composable:
         return sql.SQL("count(*) FILTER (WHERE origin = 0)")
     if state.argument is None:
         return sql.SQL("count(*) FILTER (WHERE {})").format(column)
+    if state.kind in {"tally", "registers"}:
+        return sketch_of(state.kind, sql.SQL("array_agg({})").format(column))
     return _call(state.kind, column)

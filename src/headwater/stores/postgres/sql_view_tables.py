@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from psycopg import sql
 
 from headwater.errors import ViewDefinitionError
-from headwater.stores.postgres.sql_view_states import FLOATS
-from headwater.stores.postgres.sql_view_text import listed, table_template
+from headwater.stores.postgres.sql_view_sketches import SKETCHED, shown
+from headwater.stores.postgres.sql_view_states import FLOATS, aggregated
+from headwater.stores.postgres.sql_view_text import enclosed, listed, table_template, template
 from headwater.stores.postgres.sql_view_types import typed
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from headwater.stores.postgres.sql_view_types import ViewTypes
     from headwater.views.sql import IncrementalQuery, Output
+    from headwater.views.sql_view import Retention
 
 SCHEMA = "headwater_views"
 LONGEST_NAME_BYTES = 63
@@ -58,6 +60,7 @@ class Tables:
     query: IncrementalQuery
     storage: Storage
     types: ViewTypes
+    retention: Retention | None = None
 
     @property
     def main(self) -> sql.Identifier:
@@ -104,6 +107,11 @@ class Tables:
             value = self._columns([("value", self.types.values[state.column])])
             unique = [*self.key_columns(), sql.Identifier("value")]
             statements += self._table(table, [tenant, *keys, *value], unique)
+        if self.retention is not None:
+            statements += [
+                table_template("index_bucket").format(table=table, bucket=self._bucket)
+                for table in (self.main, *self.distincts)
+            ]
         return tuple(statements)
 
     def publish(self) -> tuple[sql.Composed, ...]:
@@ -121,6 +129,21 @@ class Tables:
             ),
             table_template("grant_reading").format(relation=self.view),
             table_template("grant_keeping").format(relation=self.view),
+        )
+
+    @property
+    def _bucket(self) -> sql.Identifier:
+        assert self.retention is not None
+        return sql.Identifier(key_names(self.query)[self.query.key.index(self.retention.bucket)])
+
+    def forget(self) -> tuple[sql.Composed, ...]:
+        """Remove the groups that are too old by %(upto)s."""
+        if self.retention is None:
+            return ()
+        bound = template("kept_from_newest").format(seconds=sql.Literal(self.retention.seconds))
+        return tuple(
+            template("forget").format(table=table, bucket=self._bucket, bound=bound)
+            for table in (self.main, *self.distincts)
         )
 
     def truncate(self) -> tuple[sql.Composed, ...]:
@@ -174,6 +197,8 @@ def shown_value(tables: Tables, output: Output) -> sql.Composable:
         return sql.Identifier(key_names(query)[query.key.index(output.name)])
     value, counter = layout.shown[output.name]
     column: sql.Composable = sql.Identifier(value)
+    if (state := layout.state(value)).kind in SKETCHED:
+        return typed(shown(state.kind, column, output.level), tables.types.outputs[output.name])
     if counter is not None:
         count = sql.Identifier(counter)
         if output.kind == "avg":
@@ -181,6 +206,16 @@ def shown_value(tables: Tables, output: Output) -> sql.Composable:
         else:
             column = sql.SQL("CASE WHEN {} > 0 THEN {} END").format(count, column)
     return typed(column, tables.types.outputs[output.name])
+
+
+def written_value(types: ViewTypes, output: Output) -> sql.Composable:
+    """The output as the user wrote it, over the rows of a group; ours by the state over all rows."""
+    if (
+        output.kind == "key"
+        or (state := types.layout.state(types.layout.shown[output.name][0])).kind not in SKETCHED
+    ):
+        return enclosed(output.text)
+    return shown(state.kind, aggregated(state, signed=False), output.level)
 
 
 def _average(

@@ -10,6 +10,7 @@ from psycopg import errors, sql
 from psycopg.rows import tuple_row
 
 from headwater.errors import ViewDefinitionError
+from headwater.stores.postgres.sql_view_sketches import described
 from headwater.stores.postgres.sql_view_states import FLOATS, aggregated, layout_of
 from headwater.stores.postgres.sql_view_text import clause, enclosed, fragment, listed, template
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from headwater.stores.postgres.sql_view_source import Sources
     from headwater.stores.postgres.sql_view_states import Layout
-    from headwater.views.sql import IncrementalQuery
+    from headwater.views.sql import IncrementalQuery, Output
 
 _NOT_THE_QUERYS_FAULT = (errors.InsufficientPrivilege, errors.UndefinedTable)
 _NO_ROWS: dict[str, object] = {"after": 0, "upto": 0, "parked": []}
@@ -45,7 +46,7 @@ async def describe(
     """
     query = sources.query
     layout = layout_of(query)
-    grouped = [enclosed(output.text) for output in query.outputs]
+    grouped = [_described(output) for output in query.outputs]
     grouped += [aggregated(state, signed=query.over_documents) for state in layout.states]
     values = [state.value() for state in layout.distincts]
     types = await _types(connection, sources, grouped, group_by_of(query))
@@ -63,6 +64,13 @@ async def describe(
         states=states,
         values=dict(zip([s.column for s in layout.distincts], value_types, strict=True)),
     )
+
+
+def _described(output: Output) -> sql.Composable:
+    if output.kind in {"first", "last", "quantile", "about_distinct"}:
+        assert output.argument is not None
+        return described(output.kind, output.argument)
+    return enclosed(output.text)
 
 
 def group_by_of(query: IncrementalQuery) -> sql.Composable:

@@ -9,6 +9,7 @@ from psycopg import sql
 
 from headwater.errors import ViewDefinitionError
 from headwater.events import Column
+from headwater.stores.postgres.sql_view_sketches import SKETCHED
 from headwater.stores.postgres.sql_view_states import FLOATS, State, evaluated
 from headwater.stores.postgres.sql_view_tables import key_names
 from headwater.stores.postgres.sql_view_text import enclosed, fragment, name, template
@@ -49,6 +50,8 @@ class Values:
         if state.kind == "count_distinct":
             return types.values[state.column]
         found = types.states[state.column]
+        if found == "bigint[]":  # a sketch: rows bring entries of it
+            return "bigint"
         return "double precision" if found in FLOATS else found
 
     def shape(self) -> TableShape:
@@ -66,9 +69,12 @@ class Values:
                 place = key_names(query)[query.key.index(output.name)]
                 outputs.append((output.name, place, None))
                 continue
-            self._refuse_cast(output.name, output.kind)
+            if layout.state(layout.shown[output.name][0]).kind not in SKETCHED:
+                self._refuse_cast(output.name, output.kind)
             outputs.append((output.name, *layout.shown[output.name]))
-        return TableShape(keys, states, outputs)
+        shown = self.plan.types.outputs
+        levels = {o.name: o.level for o in query.outputs if o.level is not None}
+        return TableShape(keys, states, outputs, shown, levels)
 
     def _refuse_cast(self, output: str, kind: str) -> None:
         types = self.plan.types

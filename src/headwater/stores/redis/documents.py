@@ -13,11 +13,13 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
-from headwater.stores.redis.engine import RedisEngine
+from headwater.stores.redis.indexes import RedisIndexes
 from headwater.stores.redis.keys import Keys
 from headwater.stores.redis.scripts import Script, script
+from headwater.stores.redis.written import by_tenant, written
 from headwater.views.documents import Step
 from headwater.views.fold import Key
+from headwater.views.indexes import Distinct
 from headwater.views.storage import Checkpoint, Hold, LastEvent, Place
 
 _AT_ONCE = 1_000
@@ -26,14 +28,10 @@ _ADOPT, _PAGE = script("adopt"), script("page")
 _WRITE_SHA = _WRITE.sha
 
 
-class RedisDocuments:
+class RedisDocuments(RedisIndexes):
     """See OutsideDocuments."""
 
     max_writes = 1_000
-
-    def __init__(self, engine: RedisEngine) -> None:
-        self._engine = engine
-        self._client = engine.client
 
     # Driving -------------------------------------------------------------------------------------
 
@@ -54,7 +52,7 @@ class RedisDocuments:
         names = Keys(place)
         asked = [
             (tenant, some[start : start + _AT_ONCE])
-            for tenant, some in _by_tenant(keys).items()
+            for tenant, some in by_tenant(keys).items()
             for start in range(0, len(some), _AT_ONCE)
         ]
         pipeline = self._client.pipeline(transaction=False)
@@ -74,14 +72,12 @@ class RedisDocuments:
         names = Keys(hold.place)
         pipeline = self._client.pipeline(transaction=False)
         for step in steps:
-            keys, arguments = _written(names, step)
             last: tuple[object, object] = ("", "")
             if step.last is not None:
                 last = (step.last.position, step.last.id)
-            pipeline.execute_command(
-                "EVALSHA", _WRITE_SHA, len(keys), *keys,
-                hold.fence, hold.revision, step.after, step.upto, hold.epoch, *last, "", *arguments,
-            )  # fmt: skip
+            head = [hold.fence, hold.revision, step.after, step.upto, hold.epoch, *last, ""]
+            keys, arguments = written(names, step, head)
+            pipeline.execute_command("EVALSHA", _WRITE_SHA, len(keys), *keys, *arguments)
         with self._engine.faults():
             await pipeline.execute()
 
@@ -91,9 +87,26 @@ class RedisDocuments:
             names = Keys(replace(place, generation=generation))
             with self._engine.faults():
                 tenants = [t.decode() for t in await self._client.smembers(names.tenants)]
-                held = [names.checkpoint, names.tenants]
+                indexes = [i.decode() for i in await self._client.smembers(names.indexes)]
+                held = [names.named(i, t) for i in indexes for t in tenants]
+                for index in indexes:
+                    if index.startswith(f"{Distinct.kind}:"):
+                        await self._forget_values(names, index, tenants)
+                held += [names.checkpoint, names.tenants, names.indexes]
                 held += [names.documents(t) for t in tenants] + [names.order(t) for t in tenants]
                 await self._client.unlink(*held)
+
+    async def _forget_values(self, names: Keys, index: str, tenants: Sequence[str]) -> None:
+        """Removes the distinct counts of each document: those of a generation before go with it."""
+        for tenant in tenants:
+            cursor = 0
+            while True:
+                cursor, some = await self._client.zscan(names.order(tenant), cursor, count=_AT_ONCE)
+                keys = [names.named_distinct(index, (tenant, key.decode())) for key, _ in some]
+                if keys:
+                    await self._client.unlink(*keys)
+                if cursor == 0:
+                    break
 
     # Replaying -----------------------------------------------------------------------------------
 
@@ -103,11 +116,10 @@ class RedisDocuments:
 
     async def redo(self, place: Place, checkpoint: Checkpoint, step: Step) -> Checkpoint:
         """Writes what a replay changed; see OutsideDocuments."""
-        keys, arguments = _written(Keys(place), step)
         replayed = " ".join(map(str, checkpoint.replayed))
         position = checkpoint.position
         head = ["", checkpoint.revision, position, position, checkpoint.epoch, "", "", replayed]
-        await self._run(_WRITE, keys, [*head, *arguments])
+        await self._run(_WRITE, *written(Keys(place), step, head))
         return replace(checkpoint, revision=checkpoint.revision + 1)
 
     # Reading -------------------------------------------------------------------------------------
@@ -179,16 +191,16 @@ class RedisDocuments:
     async def at_once(self, place: Place, keys: Sequence[Key]) -> tuple[int, dict[Key, bytes]]:
         """The checkpoint and some documents, read in one atomic step."""
         names = Keys(place)
-        by_tenant = _by_tenant(keys)
+        grouped = by_tenant(keys)
         pipeline = self._client.pipeline(transaction=True)
         pipeline.hget(names.checkpoint, "position")
-        for tenant, some in by_tenant.items():
+        for tenant, some in grouped.items():
             pipeline.hmget(names.documents(tenant), some)
         with self._engine.faults():
             position, *answers = await pipeline.execute()
         found = {
             (tenant, key): document
-            for (tenant, some), documents in zip(by_tenant.items(), answers, strict=True)
+            for (tenant, some), documents in zip(grouped.items(), answers, strict=True)
             for key, document in zip(some, documents, strict=True)
             if document is not None
         }
@@ -215,28 +227,6 @@ class _Reading:
 
     async def at_once(self, keys: Sequence[Key]) -> tuple[int, dict[Key, bytes]]:
         return await self._stored.at_once(self._place, keys)
-
-
-def _by_tenant(keys: Iterable[Key]) -> dict[str, list[str]]:
-    grouped: dict[str, list[str]] = {}
-    for tenant, key in keys:
-        grouped.setdefault(tenant, []).append(key)
-    return grouped
-
-
-def _written(names: Keys, step: Step) -> tuple[list[str], list[object]]:
-    """A step as the keys and the last arguments of the script that writes it."""
-    kept: dict[str, list[object]] = {}
-    for (tenant, key), document in zip(step.kept, step.documents, strict=True):
-        kept.setdefault(tenant, []).extend((key, document))
-    removed = _by_tenant(step.removed)
-    keys = [names.checkpoint, names.tenants]
-    arguments: list[object] = []
-    for tenant in kept.keys() | removed.keys():
-        keys += [names.documents(tenant), names.order(tenant)]
-        pairs, gone = kept.get(tenant, []), removed.get(tenant, [])
-        arguments += [tenant, len(pairs), *pairs, len(gone), *gone]
-    return keys, arguments
 
 
 def _checkpoint(fields: Sequence[bytes | None]) -> Checkpoint:

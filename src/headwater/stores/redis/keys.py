@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from headwater.views.fold import Key
+from headwater.views.indexes import Distinct, Index, name_of_index
 from headwater.views.storage import Place
 
 
@@ -39,3 +41,25 @@ class Keys:
     def order(self, tenant: str) -> str:
         """A sorted set, all scores 0: the keys of a tenant in the order of their bytes."""
         return f"{self.prefix}:keys:{tenant}"
+
+    @property
+    def indexes(self) -> str:
+        """A set: the names of the indexes that this generation keeps."""
+        return f"{self.prefix}:indexes"
+
+    def index(self, index: Index, tenant: str) -> str:
+        """A sorted set, a hash or a geo set: what an index holds of a tenant's documents."""
+        return self.named(name_of_index(index), tenant)
+
+    def named(self, index: str, tenant: str) -> str:
+        """What the index of that name holds of a tenant's documents."""
+        return f"{self.prefix}:{index}:{tenant}"
+
+    def distinct(self, index: Distinct, key: Key) -> str:
+        """A HyperLogLog: the values that a document's field has had."""
+        return self.named_distinct(name_of_index(index), key)
+
+    def named_distinct(self, index: str, key: Key) -> str:
+        """The HyperLogLog of the index of that name. The tenant's length tells it from the key."""
+        tenant, document = key
+        return f"{self.prefix}:{index}:{len(tenant)}:{tenant}:{document}"

@@ -16,7 +16,7 @@ class Redis:
 
     name: str
     kind: ClassVar[str] = "redis"
-    transforms: ClassVar[frozenset[Transform]] = frozenset({"fold"})
+    transforms: ClassVar[frozenset[Transform]] = frozenset({"fold", "index"})
 
     def engine(self, url: str) -> RedisEngine:
         """The engine at a URL. Raises ExtraMissing and SettingError."""

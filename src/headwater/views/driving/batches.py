@@ -1,20 +1,24 @@
 """Drives a view whose rows go to a store batch by batch.
 
-A batch is recorded before it is written, and written again as it was.
+A batch is recorded before it is written, and written again as it was. While the store writes one, the next is
+read from the log: see ``reading_ahead``.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Sequence
+from datetime import date, timedelta
 
 from psycopg import sql
 
 from headwater.log.database import Connection, Database
+from headwater.log.reading import safe_position
 from headwater.relay import Batch, OnFailure
 from headwater.views.batches import Limits, OutsideBatches, Part, RowsStep
 from headwater.views.definition import Definition
 from headwater.views.driving.outside import Outside
+from headwater.views.driving.reading_ahead import ReadingAhead
 from headwater.views.driving.record import SQL
 from headwater.views.driving.view import DrivenView
 from headwater.views.storage import Hold, LastEvent, Place
@@ -37,6 +41,7 @@ class DrivenBatches(DrivenView):
         self.pause_seconds = pause_seconds
         self._hold: Hold | None = None
         self._aside: set[int] = set()
+        self._ahead = ReadingAhead(self._read)
 
     # What subclasses give ------------------------------------------------------------------------
 
@@ -65,7 +70,13 @@ class DrivenBatches(DrivenView):
 
     # Driving -------------------------------------------------------------------------------------
 
+    async def close(self) -> None:
+        """Gives back what driving holds. Idempotent."""
+        await self._ahead.forget()
+        await super().close()
+
     async def _opened(self, checkpoint: int) -> int:
+        await self._ahead.forget()
         hold, position = await self.outside.open(checkpoint)
         self._hold = hold
         self._aside = {row[0] for row in await self.record.not_applied(self.record.connection)}
@@ -83,11 +94,14 @@ class DrivenBatches(DrivenView):
         """Hands on a batch; see Target."""
         marked = {**batch.parked, **batch.skipped}
         self._aside.update(marked)
+        if marked:
+            await self._ahead.forget()  # read without what is set aside now
         step = await self._step(batch.after, batch.upto)
         if marked:
             await self._record_aside(batch)
         if step.parts:
             await self.record.plan(batch.after, batch.upto)
+            await self._read_ahead(batch)
         await self._write(step)
 
     async def _record_aside(self, batch: Batch) -> None:
@@ -105,11 +119,24 @@ class DrivenBatches(DrivenView):
         await self.batches.append(self._hold, step)
         await self.record.at_once(step.after, step.upto)
 
+    async def _read_ahead(self, batch: Batch) -> None:
+        """Begins to read what the next batch begins with, where so much is published already.
+
+        On the view's own connection: what is read is published, so it is what any later read gives, and the
+        boundaries are recorded when the batch is handed over, as ever.
+        """
+        upto = batch.upto + min(batch.upto - batch.after, self.max_batch)
+        if await safe_position(self.record.connection) >= upto:
+            self._ahead.begin(batch.upto, upto)
+
+    async def _read(self, after: int, upto: int) -> list[Part]:
+        with self.record.faults():
+            return [part async for part in self._parts(self.record.connection, after, upto)]
+
     async def _step(self, after: int, upto: int) -> RowsStep:
         """What the log holds in a range. Raises CannotApply where a value does not fit."""
         connection = self.record.connection
-        with self.record.faults():
-            parts = [part async for part in self._parts(connection, after, upto)]
+        parts = await self._ahead.parts(after, upto)
         cursor = await connection.execute(
             SQL["log.newest"], {"after": after, "upto": upto, "types": list(self.types)}
         )
@@ -155,6 +182,7 @@ def _csv_value(expression: sql.Composable, sql_type: str, limits: Limits | None)
             expression=expression,
             first=sql.Literal(limits.first_date),
             last=sql.Literal(limits.last_date),
+            beyond=sql.Literal(str(date.fromisoformat(limits.last_date) + timedelta(days=1))),
             type=sql.SQL(sql_type),
         )
     kind = "microseconds" if sql_type.startswith("timestamp") else "text"

@@ -8,8 +8,15 @@ from typing import Any, TypeVar
 
 from headwater.log.database import Connection, Database
 from headwater.views.definition import Verification
-from headwater.views.documents import LogDocuments, OutsideDocuments, SetAside, Step
+from headwater.views.documents import (
+    IndexedDocuments,
+    LogDocuments,
+    OutsideDocuments,
+    SetAside,
+    Step,
+)
 from headwater.views.driving.checking import FoldCheck
+from headwater.views.driving.checking_indexes import IndexedFoldCheck
 from headwater.views.driving.fold import DrivenFold
 from headwater.views.driving.outside import Outside
 from headwater.views.driving.record import ViewRecord, snapshot
@@ -37,7 +44,9 @@ class OutsideFold(DrivenFold[D]):
         storage: OutsideDocuments,
         former: Callable[[ViewRecord], LogDocuments],
     ) -> None:
-        super().__init__(database, fold, storage.max_writes)
+        # An index is one more write for each event; what a step writes stays bounded.
+        self._at_once = max(storage.max_writes // (1 + len(fold.indexes)), 1)
+        super().__init__(database, fold, self._at_once)
         self.storage = storage
         self.outside = Outside(self.record, storage)
         self._former = former(self.record)
@@ -91,7 +100,10 @@ class OutsideFold(DrivenFold[D]):
             ) as reading,  # first, so that the log's snapshot is not older
             snapshot(self._database) as connection,
         ):
-            check: FoldCheck[Any] = FoldCheck(self.folding, self.record, connection, reading)
+            parts = (self.folding, self.record, connection, reading)
+            check: FoldCheck[Any] = FoldCheck(*parts)
+            if self.folding.fold.indexes and isinstance(self.storage, IndexedDocuments):
+                check = IndexedFoldCheck(*parts, indexes=self.storage.indexed(place))
             return await check.run(report, limit)
 
     async def replay(self, positions: Sequence[int] | None = None) -> int:
@@ -113,9 +125,9 @@ class OutsideFold(DrivenFold[D]):
                 return await self.storage.load(place, keys)
 
             stuck: set[Key] = set()
-            for start in range(0, len(waiting), self.storage.max_writes):
+            for start in range(0, len(waiting), self._at_once):
                 replay: Replay[Any] = Replay(self.folding, connection, load, stuck=stuck)
-                await replay.run(waiting[start : start + self.storage.max_writes])
+                await replay.run(waiting[start : start + self._at_once])
                 step = replay.step(checkpoint.position)
                 wanted = replace(checkpoint, replayed=tuple(replay.done))
                 checkpoint = await self.storage.redo(place, wanted, step)

@@ -12,6 +12,7 @@ from headwater.views.documents import Step
 from headwater.views.driving.checking import read_log
 from headwater.views.driving.work import Folding, encode
 from headwater.views.fold import Derived, Document, Failed, Key, derive_all, evolve_all
+from headwater.views.indexes import Seen
 
 D = TypeVar("D", bound=Document)
 Load = Callable[[Sequence[Key]], Awaitable[Iterable[tuple[Key, bytes]]]]
@@ -33,6 +34,10 @@ class Replay(Generic[D]):
     done: list[int] = field(default_factory=list)
     stuck: set[Key] = field(default_factory=set)
     derived: list[Derived] = field(default_factory=list)
+    seen: Seen = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.seen = Seen.of(self.folding.fold.indexes)
 
     async def run(self, waiting: Sequence[tuple[Any, ...]]) -> None:
         """Evolves parked events, (position, tenant, keys) in order.
@@ -59,7 +64,7 @@ class Replay(Generic[D]):
                     self.derived += derive_all(self.folding.fold, self.states, [item])
                 else:
                     for _ in evolve_all(self.folding.fold, self.states, [item]):
-                        pass
+                        self.seen.note(key, self.states[key])
                 self.last[key] = position
                 self.done.append(position)
             except (CannotApply, Failed):
@@ -68,6 +73,7 @@ class Replay(Generic[D]):
     def step(self, upto: int) -> Step:
         """What to write: documents as they are now, at a checkpoint that does not move."""
         step = Step(upto, upto, before=self.before, states=self.states, derived=self.derived)
+        step.indexes, step.seen = self.folding.fold.indexes, self.seen
         for key, state in self.states.items():
             if state == self.before[key]:
                 continue

@@ -14,6 +14,7 @@ from headwater.log.reading import recorded
 from headwater.relay import Batch, CannotApply
 from headwater.views.documents import SetAside, Step
 from headwater.views.fold import Document, Failed, Fold, FoldEvent, Key, derive_all, evolve_all
+from headwater.views.indexes import Seen
 from headwater.views.storage import LastEvent
 
 D = TypeVar("D", bound=Document)
@@ -139,6 +140,7 @@ class Folding(Generic[D]):
             beyond = first + len(run)
             final = beyond >= len(work.events)
             step = Step(after, batch.upto if final else run[-1].position)
+            step.indexes, step.seen = self.fold.indexes, Seen.of(self.fold.indexes)
             if work.ids:
                 step.last = LastEvent(run[-1].position, work.ids[beyond - 1])
             self._evolve(step, run, stored, current)
@@ -172,8 +174,8 @@ class Folding(Generic[D]):
             if self.fold.derive is not None:
                 step.derived = list(derive_all(self.fold, states, run))
             else:
-                for _ in evolve_all(self.fold, states, run):
-                    pass
+                for key in evolve_all(self.fold, states, run):
+                    step.seen.note(key, states[key])
         except Failed as failure:
             raise CannotApply(failure.reason, failure.position) from failure
         for key, state in states.items():

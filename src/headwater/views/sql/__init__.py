@@ -7,7 +7,7 @@ user's own text, cut at token boundaries, so that no rewriting can change its me
 
 from headwater.views.sql.parse import parse_view_query
 from headwater.views.sql.query import IncrementalQuery, Output, OutputKind, Reading
-from headwater.views.sql.sources import DocumentSource, EventSource, Source
+from headwater.views.sql.sources import DocumentSource, EventSource, Source, ViewSource
 
 __all__ = [
     "DocumentSource",
@@ -17,5 +17,6 @@ __all__ = [
     "OutputKind",
     "Reading",
     "Source",
+    "ViewSource",
     "parse_view_query",
 ]

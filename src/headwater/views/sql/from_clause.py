@@ -11,7 +11,7 @@ from sqlglot.tokenizer_core import TokenType
 from headwater.errors import ViewDefinitionError
 from headwater.views.sql.query import Projection, Reading
 from headwater.views.sql.scalars import Scope, did_you_mean, folded, reads_tenant
-from headwater.views.sql.sources import DocumentSource, EventSource, Source, find_column
+from headwater.views.sql.sources import DocumentSource, EventSource, Source, ViewSource, find_column
 from headwater.views.sql.statement import Clauses, refuse_clauses, split_clauses, split_items
 from headwater.views.sql.tokens import Span, is_word, name_of
 
@@ -24,7 +24,7 @@ class Origin:
     """What a SELECT reads from: its scope, and the readings once the scope has been used."""
 
     scope: Scope
-    source: Source | None
+    source: EventSource | DocumentSource | None
     branches: tuple[Reading, ...]
 
     def readings(self) -> tuple[Reading, ...]:
@@ -59,11 +59,13 @@ def _plain(clause: Span, sources: Mapping[str, Source]) -> Origin:
         end += 2
     parts = [name_of(token) for token in clause.tokens[:end:2]]
     name = ".".join(parts)
-    if name not in sources:
+    if name not in sources or isinstance(sources[name], ViewSource):
         raise ViewDefinitionError(
-            f"There is no event type or fold named '{name}'.", hint=did_you_mean(name, sources)
+            f"There is no event type or fold named '{name}' to read here.",
+            hint=did_you_mean(name, sources),
         )
     source = sources[name]
+    assert not isinstance(source, ViewSource)
     if isinstance(source, EventSource) and source.relation.confined:
         raise ViewDefinitionError(
             f"Earlier versions of '{name}' are upcast by a Python function, which SQL cannot call.",
@@ -71,11 +73,12 @@ def _plain(clause: Span, sources: Mapping[str, Source]) -> Origin:
             "Default, Remove or Computed.",
         )
     alias = _alias(clause.cut(end)) or parts[-1]
-    tenant = find_column(source, "tenant")
+    tenant, place = find_column(source, "tenant"), find_column(source, "position")
     scope = Scope(
         alias=alias,
         columns=tuple(column.name for column in source.columns),
         tenant="tenant" if tenant is not None and tenant.expression == "e.tenant" else None,
+        position="position" if place is not None and place.expression == "e.position" else None,
     )
     return Origin(scope=scope, source=source, branches=())
 
@@ -123,7 +126,8 @@ def _derived(origin: exp.Subquery, clause: Span, sources: Mapping[str, Source]) 
         names = names or tuple(projection.name for projection in reading.projections)
         readings.append(reading)
     _refuse_mixture(readings)
-    scope = Scope(alias=alias, columns=names, tenant=None, functions=functions)
+    position = "position" if "position" in names else None
+    scope = Scope(alias=alias, columns=names, tenant=None, functions=functions, position=position)
     return Origin(scope=scope, source=None, branches=tuple(readings))
 
 

@@ -15,7 +15,10 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-KEPT_AGGREGATES = frozenset({"count", "sum", "min", "max", "avg"})
+OF_SEVERAL = frozenset({"first", "last", "approx_quantile", "approx_count_distinct", "merged"})
+"""Aggregates of Headwater's own; Postgres has none of these names."""
+
+KEPT_AGGREGATES = frozenset({"count", "sum", "min", "max", "avg"}) | OF_SEVERAL
 
 OTHER_AGGREGATES = _words(
     """
@@ -24,7 +27,7 @@ OTHER_AGGREGATES = _words(
     json_objectagg jsonb_agg jsonb_object_agg mode percent_rank percentile_cont percentile_disc
     range_agg range_intersect_agg rank regr_avgx regr_avgy regr_count regr_intercept regr_r2
     regr_slope regr_sxx regr_sxy regr_syy stddev stddev_pop stddev_samp string_agg var_pop
-    var_samp variance xmlagg first last median approx_count_distinct approx_distinct group_concat
+    var_samp variance xmlagg median approx_distinct group_concat
     listagg
     """
 )

@@ -11,10 +11,12 @@ from sqlglot.tokenizer_core import TokenType
 from headwater.errors import ViewDefinitionError
 from headwater.views.sql.functions import (
     KEPT_AGGREGATES,
+    OF_SEVERAL,
     OTHER_AGGREGATES,
     functions_called,
     inside,
 )
+from headwater.views.sql.of_several import read_of_several
 from headwater.views.sql.query import Output, OutputKind
 from headwater.views.sql.scalars import (
     REFUSED,
@@ -183,6 +185,13 @@ def _read_aggregate(item: NamedItem, scope: Scope) -> Output:
     condition = _condition(call.cut(len(inner) + 3), item.name)
     if condition is not None:
         scope.check(condition)
+    if name in OF_SEVERAL:
+        if len(call) != len(item.span):
+            raise ViewDefinitionError(
+                f"The output '{item.name}' puts something around {name}().",
+                hint="Leave casts and parentheses out and apply them when reading.",
+            )
+        return read_of_several(name, inner, item, condition, scope)
     kind, argument = _argument(name, inner, item.name)
     if argument is not None:
         _refuse_collation(scope.check(argument))
@@ -258,7 +267,8 @@ def _is_one_aggregate(span: Span) -> bool:
         tree = tree.this.unnest()
     if isinstance(tree, exp.Filter):
         tree = tree.this
-    return isinstance(tree, exp.AggFunc)
+    own = isinstance(tree, exp.Anonymous) and tree.name.lower() in OF_SEVERAL
+    return own or isinstance(tree, exp.AggFunc)
 
 
 def _without_cast(span: Span) -> Span:

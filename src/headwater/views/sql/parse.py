@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sqlglot import exp
@@ -9,7 +10,8 @@ from sqlglot import exp
 from headwater.errors import ViewDefinitionError
 from headwater.views.sql.from_clause import Origin, read_origin, refuse_set_operation
 from headwater.views.sql.outputs import grouped_names, name_items, read_output
-from headwater.views.sql.query import IncrementalQuery, Output
+from headwater.views.sql.query import KEEPS_NO_VALUE, IncrementalQuery, Output
+from headwater.views.sql.rollup import composed, origin_view
 from headwater.views.sql.sources import DocumentSource, Source
 from headwater.views.sql.statement import refuse_clauses, split_clauses, split_items
 from headwater.views.sql.tokens import Span, parse_statement, tokenize
@@ -48,6 +50,10 @@ def _parse(
     refuse_clauses(tree)
     clauses = split_clauses(tree, span)
     _refuse_grouping_sets(tree)
+    if (view := origin_view(clauses.origin, sources)) is not None:
+        query = composed(tree, clauses, view, name)
+        _check_key(query.key if key is None else key, query.outputs)
+        return query if key is None else replace(query, key=key)
     origin = read_origin(tree, clauses.origin, sources)
     scope = origin.scope
     if clauses.condition is not None:
@@ -132,8 +138,10 @@ def _check_documents(origin: Origin, outputs: Sequence[Output]) -> None:
     if fold is None:
         return
     for output in outputs:
-        if output.kind in {"min", "max", "count_distinct"}:
+        if output.kind in KEEPS_NO_VALUE:
             shown = output.kind.replace("_distinct", "(DISTINCT x)")
+            if output.kind not in {"min", "max", "count_distinct"}:
+                shown = output.text
             raise ViewDefinitionError(
                 f"The documents of {fold} change and vanish, and {shown} can't be taken back: "
                 "the next smallest, largest or equal value isn't known.",

@@ -9,12 +9,28 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from headwater.views.sql.sources import DocumentSource, Source
+from headwater.views.sql.sources import DocumentSource, EventSource
 
 if TYPE_CHECKING:
     from headwater.events.relations import Column
 
-OutputKind = Literal["key", "count", "sum", "min", "max", "avg", "count_distinct"]
+OutputKind = Literal[
+    "key",
+    "count",
+    "sum",
+    "min",
+    "max",
+    "avg",
+    "count_distinct",
+    "first",
+    "last",
+    "quantile",
+    "about_distinct",
+]
+KEEPS_NO_VALUE: frozenset[OutputKind] = frozenset(
+    {"min", "max", "count_distinct", "first", "last", "quantile", "about_distinct"}
+)
+"""Aggregates that cannot be taken back, since the next value to stand is not kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +38,8 @@ class Output:
     """One output column: a group key or one aggregate.
 
     ``text`` is the whole expression as written. ``argument`` is what the key or the aggregate is
-    over (None for ``count(*)``), ``condition`` the FILTER's condition.
+    over (None for ``count(*)``), ``condition`` the FILTER's condition. First and last are by ``order``, then
+    by ``position``; ``level`` is which quantile.
     """
 
     name: str
@@ -30,6 +47,9 @@ class Output:
     text: str
     argument: str | None = None
     condition: str | None = None
+    order: str | None = None
+    position: str | None = None
+    level: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +67,7 @@ class Reading:
     ``projections`` and ``condition`` are a derived table's branch's own; a plain FROM has none.
     """
 
-    source: Source
+    source: EventSource | DocumentSource
     alias: str
     columns: tuple[Column, ...]
     projections: tuple[Projection, ...] = ()
@@ -61,7 +81,7 @@ class IncrementalQuery:
     ``outputs`` are in the declared order, ``key`` in the order of the declared key. With
     ``derived`` the readings are the branches of a derived table of that alias. ``functions`` are
     the functions called, lower case, qualified as written; only the database knows whether they
-    are immutable.
+    are immutable. ``over`` names the SQL view whose groups it brings together: the readings are that view's.
     """
 
     name: str
@@ -71,6 +91,7 @@ class IncrementalQuery:
     derived: str | None
     condition: str | None
     functions: tuple[str, ...]
+    over: str | None = None
 
     @property
     def reads(self) -> tuple[str, ...]:

@@ -105,6 +105,8 @@ class Scope:
     """The column that is every view's implicit first key, if it can be named here."""
     used: set[str] = field(default_factory=set)
     functions: dict[str, None] = field(default_factory=dict)
+    position: str | None = None
+    """The column of an event's position, if it can be named here."""
 
     def check(self, span: Span) -> exp.Expr:
         """The expression's tree, once everything in it is understood and repeatable."""
@@ -176,8 +178,8 @@ def refuse_aggregates(names: Iterable[str]) -> None:
         if name.removeprefix("pg_catalog.") in OTHER_AGGREGATES:
             raise ViewDefinitionError(
                 f"The aggregate {name}() can't be merged from its last value and a batch.",
-                hint="Of the aggregates count, sum, min, max and avg can; for others keep a "
-                "fold, or use a periodic full refresh.",
+                hint="Of the aggregates count, sum, min, max, avg, first, last, approx_quantile and "
+                "approx_count_distinct can; for others keep a fold, or use a periodic full refresh.",
             )
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from headwater.events.relations import Column, Relation
+    from headwater.views.sql.query import IncrementalQuery
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +39,17 @@ class DocumentSource:
     columns: tuple[Column, ...]
 
 
-Source = EventSource | DocumentSource
+@dataclass(frozen=True, slots=True)
+class ViewSource:
+    """The groups of another SQL view, as its query gives them."""
+
+    name: str
+    query: IncrementalQuery
 
 
-def find_column(source: Source, name: str) -> Column | None:
+Source = EventSource | DocumentSource | ViewSource
+
+
+def find_column(source: EventSource | DocumentSource, name: str) -> Column | None:
     """The source's column of that name, or None."""
     return next((column for column in source.columns if column.name == name), None)

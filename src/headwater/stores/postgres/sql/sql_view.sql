@@ -110,14 +110,28 @@ ON CONFLICT ({keys}) DO {resolution}
 -- name: fresh_rows
  UNION ALL SELECT {columns}{nulls}, {origin} FROM {name}
 
+-- name: kept_from_newest
+-- By the log's time, so that a rebuild keeps what was kept.
+(SELECT newest.recorded_at FROM headwater.events AS newest
+  WHERE newest.position <= %(upto)s::bigint ORDER BY newest.position DESC LIMIT 1)
+- make_interval(secs => {seconds}::double precision)
+
+-- name: kept_from_any
+-- At or after every bound by which groups were removed so far, though recorded times are not in order.
+(SELECT max(newest.recorded_at) FROM headwater.events AS newest WHERE newest.position <= %(upto)s::bigint)
+- make_interval(secs => {seconds}::double precision)
+
+-- name: forget
+DELETE FROM {table} WHERE {bucket} < {bound}
+
 -- name: keys_of
 SELECT DISTINCT jsonb_build_array({keys})::text FROM {source}
 
 -- name: compared
 WITH expected AS (
-    SELECT {expected} FROM {source}{where} GROUP BY {group_by}
+    SELECT {expected} FROM {source}{where} GROUP BY {group_by}{having}
 ), stored AS (
-    SELECT {stored} FROM {table}
+    SELECT {stored} FROM {table}{kept}
 ), both_sides AS (
     SELECT 'expected' AS side, * FROM expected UNION ALL SELECT 'stored' AS side, * FROM stored
 ), compared AS (

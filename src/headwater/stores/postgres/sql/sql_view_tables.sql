@@ -7,6 +7,9 @@ CREATE TABLE {table} (
     UNIQUE NULLS NOT DISTINCT ({keys})
 ) WITH (fillfactor = 70)
 
+-- name: index_bucket
+CREATE INDEX ON {table} ({bucket})
+
 -- name: enable_row_security
 ALTER TABLE {table} ENABLE ROW LEVEL SECURITY
 

@@ -23,6 +23,7 @@ COPY (
       ELSE ({expression}::text || ' has more than ' || {digits} || ' digits or ' || {decimals} || ' decimals')::numeric END)
 
 -- name: limited_date
-(CASE WHEN {expression} IS NULL OR {expression}::date BETWEEN {first} AND {last}
+-- The bounds are literals of the value's own type, so no value is cast.
+(CASE WHEN {expression} IS NULL OR {expression} >= {first} AND {expression} < {beyond}
       THEN {expression}
       ELSE ({expression}::text || ' is not from ' || {first} || ' to ' || {last})::{type} END)

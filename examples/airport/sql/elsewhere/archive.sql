@@ -1,0 +1,1 @@
+SELECT count(*) FROM headwater.events WHERE type LIKE 'flight.%'
