@@ -67,6 +67,14 @@ async def test_a_fact_commits_with_the_applications_change_or_not_at_all(databas
     assert rows == [("2",)]
 
 
+@pytest.mark.parametrize("total", ["-0.000000001", "1E+3", "0E-10", "1E-300"])
+async def test_a_decimal_is_what_it_is_however_python_writes_it(app, total):
+    async with app.transaction("main") as connection:
+        await Writer(connection, "main").append(Placed("1", Decimal(total)))
+    (event,) = await LogReader(app, TYPES).stream("order/1", tenant="main")
+    assert event.event.total == Decimal(total)
+
+
 async def test_versions_are_dense_and_checked(app):
     async with app.transaction() as connection:
         writer = Writer(connection, "main")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime, time
+from decimal import Decimal
 from functools import cache
 from keyword import iskeyword
 from typing import Any, ClassVar, Generic, TypeVar, dataclass_transform
@@ -24,6 +25,7 @@ from headwater.events.upcasting import Step, Steps, Upcasting
 _TYPE_NAME = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*){1,3}")
 _PATTERN = re.compile(r"[a-z][a-z0-9_-]*/[^{}]*(\{[A-Za-z_][A-Za-z0-9_]*\}[^{}]*)+")
 
+_EXPONENT = re.compile(rb'"-?[0-9](\.[0-9]+)?E[-+][0-9]+"')
 _encoder = msgspec.json.Encoder(decimal_format="string")
 _renumber = msgspec.json.Encoder(decimal_format="number").encode
 
@@ -192,12 +194,30 @@ def encode(event: Event) -> bytes:
             f"The data of {type(event).__name__} cannot be written as JSON: {error}.",
             hint="Numbers are 64-bit integers, floats or decimals; text is valid Unicode.",
         ) from error
+    if _EXPONENT.search(data):
+        data = _encoder.encode(_spelled_out(event))
     if b"\\u0000" in data:
         raise InvalidEvent(
             f"The data of {type(event).__name__} holds the character NUL, which Postgres cannot store.",
             hint="Remove it.",
         )
     return data
+
+
+_AS_THEY_ARE = (datetime, date, time, UUID, Decimal, bytes)
+
+
+def _spelled_out(event: Event) -> Any:
+    """The event's data with decimals in digits alone: 0.000000001 and not 1E-9, which is no decimal's layout."""
+
+    def spell(value: Any) -> Any:
+        if isinstance(value, Decimal):
+            return format(value, "f") if value.is_finite() else value
+        if isinstance(value, dict):
+            return {name: spell(each) for name, each in value.items()}
+        return [spell(each) for each in value] if isinstance(value, list | tuple) else value
+
+    return spell(msgspec.to_builtins(event, builtin_types=_AS_THEY_ARE))
 
 
 def _check_names(cls: type[Event], name: str, pattern: str, version: int, schema: Schema) -> None:
