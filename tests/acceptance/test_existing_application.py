@@ -135,7 +135,10 @@ class Headwater:
         self.relay.stdout.close()
 
     def row(self, key, token):
-        asked = {"at_least": token, "timeout_seconds": SECONDS}  # a killed relay's lease runs for 5 s
+        asked = {
+            "at_least": token,
+            "timeout_seconds": SECONDS,
+        }  # a killed relay's lease runs for 5 s
         answer = httpx.get(f"{self.url}/v1/views/sales/{key}", params=asked, headers=self.headers, timeout=2 * SECONDS)  # fmt: skip
         return answer.json() if answer.status_code == 200 else answer.text
 
