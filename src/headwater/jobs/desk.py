@@ -1,4 +1,4 @@
-"""One queue in one process: takes jobs, has them run, settles them; a turn does both in one commit."""
+"""One queue in one process: takes jobs, has them run, and settles them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import asyncio
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import psycopg
 
@@ -24,7 +25,7 @@ from headwater.log.tasks import ended
 
 _log = logging.getLogger("headwater.jobs")
 
-_POLL_SECONDS = (0.001, 0.05)
+_LOOK_SECONDS = (0.001, 0.05)
 _EAGER = 20
 _SHORT_SECONDS = 0.02
 _AHEAD_SECONDS = 0.1
@@ -49,6 +50,7 @@ class Desk:
     _arrived: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
     _pending: Settlement = field(default_factory=Settlement)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
+    _free: asyncio.Event = field(default_factory=asyncio.Event)
     _running: int = 0
     _seconds: float = 1.0
     _lanes: Lanes = field(init=False)
@@ -63,14 +65,11 @@ class Desk:
         try:
             while True:
                 try:
-                    connection = await connect(
-                        self.relay_database.url, "headwater_relay", name=f"headwater {self.queue.name}"
-                    )  # fmt: skip
-                    async with connection:
+                    async with await self._connect() as taking, await self._connect() as settling:
                         if failures:
-                            await self._resume(connection)
+                            await self._resume(settling)
                         failures = 0
-                        await self._turns(connection)
+                        await _together(self._taking(taking), self._settling(settling))
                         return
                 except (psycopg.Error, DatabaseUnavailable, OSError) as error:
                     failures += 1
@@ -80,10 +79,15 @@ class Desk:
         finally:
             await ended(runners)
 
+    async def _connect(self) -> Connection:
+        name = f"headwater queue {self.queue.name}"
+        return await connect(self.relay_database.url, "headwater_relay", name=name)
+
     def stop(self) -> None:
         """Takes no more; ``run`` ends when what is under way has ended."""
         self.stopping.set()
         self._wake.set()
+        self._free.set()
 
     def let_go(self) -> None:
         """Gives back what has not begun, and ends what runs in the loop; threads are left to end."""
@@ -97,39 +101,40 @@ class Desk:
                     taken.stop()
         self._wake.set()
 
-    # Turns ---------------------------------------------------------------------------------------
+    # Taking and settling -------------------------------------------------------------------------
 
-    async def _turns(self, connection: Connection) -> None:
+    async def _taking(self, connection: Connection) -> None:
+        """Takes jobs while there is room. Looks often while it is worth it."""
         busy_at = time.monotonic()
-        while True:
-            await self._until_worth(busy_at)
-            self._wake.clear()
-            if self.stopping.is_set() and not self.held:
-                return
+        while not self.stopping.is_set():
             room = self._room()
-            if room <= 0 and not self._pending:
-                continue
-            told = len(self._pending)
-            given = await self._turn(connection, room)
-            if given or told:
+            if room <= 0:
+                self._free.clear()
+                await self._free.wait()
+            elif await self._take(connection, room):
                 busy_at = time.monotonic()
+            else:
+                shortest, longest = _LOOK_SECONDS
+                await self._look((time.monotonic() - busy_at) / _EAGER, shortest, longest)
 
-    async def _until_worth(self, busy_at: float) -> None:
-        """Waits until there is something to tell, or room for more and time to look: often, while it is worth it."""
-        if self._room() <= 0 and not self._pending and not self.stopping.is_set():
-            await self._wake.wait()
-        elif not self._pending:
-            shortest, longest = _POLL_SECONDS
-            look = min(max((time.monotonic() - busy_at) / _EAGER, shortest), longest)
-            try:
-                async with asyncio.timeout(look if self._room() > 0 else None):
-                    await self._wake.wait()
-            except TimeoutError:
-                return
-        if len(self._inbox) > self.queue.workers:
-            await asyncio.sleep(
-                _GATHER_SECONDS
-            )  # a bigger batch next time; there is work meanwhile
+    async def _look(self, seconds: float, shortest: float, longest: float) -> None:
+        self._free.clear()
+        try:
+            async with asyncio.timeout(min(max(seconds, shortest), longest)):
+                await self.stopping.wait()
+        except TimeoutError:
+            return
+
+    async def _settling(self, connection: Connection) -> None:
+        """Settles what has ended; what ends meanwhile is settled together."""
+        while not (self.stopping.is_set() and not self.held):
+            self._wake.clear()
+            if not self._pending:
+                await self._wake.wait()
+                continue
+            if len(self._inbox) > self.queue.workers:
+                await asyncio.sleep(_GATHER_SECONDS)  # there is work meanwhile
+            await self._settle(connection)
 
     def _room(self) -> int:
         """How many more jobs may be taken: those that run next, and more where they are short."""
@@ -141,37 +146,46 @@ class Desk:
         under_way = len(self._inbox) + self._running
         return most - under_way if under_way <= most // 2 or most == self.queue.workers else 0
 
-    async def _turn(self, connection: Connection, room: int) -> int:
-        settling, self._pending = self._pending, Settlement()
+    async def _take(self, connection: Connection, room: int) -> int:
         wanted = self._lanes.wanted(room)
+        parameters = {
+            "worker": self.worker,
+            "queue": self.queue.name,
+            "lanes": list(wanted),
+            "wanted": list(wanted.values()),
+            "most": room,
+        }
+        with translated():
+            cursor = await connection.execute(
+                SQL["jobs.take"], parameters, prepare=True, binary=True
+            )
+            rows = await cursor.fetchall()
+        if rows:
+            self._accept(Taken(*row) for row in rows)
+            self._lanes.taken(Counter(row[1] for row in rows), wanted)
+        return len(rows)
+
+    async def _settle(self, connection: Connection) -> None:
+        settling, self._pending = self._pending, Settlement()
         parameters = {
             "worker": self.worker,
             "queue": self.queue.name,
             "finished": arrays.bigint_array(settling.finished),
             "kept": arrays.bigint_array(settling.kept),
             "special": settling.parameters()["special"],
-            "lanes": list(wanted),
-            "wanted": list(wanted.values()),
-            "most": room,
         }
+        # Tried again before, a job may be taken anew as soon as this commits: it is held no more.
+        before = {i: self.held.pop(i) for i in settling.ids if i in self.held}
         try:
             with translated():
-                cursor = await connection.execute(
-                    SQL["jobs.work"], parameters, prepare=True, binary=True
-                )
-                rows = await cursor.fetchall()
+                await connection.execute(SQL["jobs.settle"], parameters, prepare=True)
         except BaseException:
+            self.held = before | self.held
             settling.finished += self._pending.finished
             settling.kept += self._pending.kept
             settling.special += self._pending.special
             self._pending = settling
             raise
-        for settled in settling.ids:
-            self.held.pop(settled, None)
-        if rows:
-            self._accept(Taken(*row) for row in rows)
-            self._lanes.taken(Counter(row[1] for row in rows), wanted)
-        return len(rows)
 
     def _accept(self, jobs: Iterable[Taken]) -> None:
         for taken in jobs:
@@ -220,6 +234,7 @@ class Desk:
                 self._running -= 1
                 self._seconds += (time.monotonic() - began - self._seconds) * 0.2
                 self._note(taken, settlement)
+                self._free.set()
 
     def _note(self, taken: Taken, settlement: Settlement) -> None:
         if self.held.get(taken.id) is not taken:
@@ -233,3 +248,16 @@ class Desk:
         self._pending.kept += settlement.kept
         self._pending.special += settlement.special
         self._wake.set()
+
+
+async def _together(*works: Coroutine[Any, Any, None]) -> None:
+    """Runs until all have ended, or one raises: then the others are ended too."""
+    left = {asyncio.create_task(work) for work in works}
+    every = list(left)
+    try:
+        while left:
+            done, left = await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+    finally:
+        await ended(every)

@@ -165,11 +165,9 @@ class RunningJob:
             raise SettingError("The job is settled.", hint="Use one transaction for its effects.")
         async with self.app_database.transaction(self.tenant) as connection:
             yield JobTransaction(connection, self.tenant)
-            settlement = Settlement()
-            settlement.done(self.taken)
-            parameters = settlement.parameters() | {"worker": self.worker, "queue": self.queue}
+            parameters = {"worker": self.worker, "queue": self.queue, "id": self.id}
             with translated():
-                await connection.execute(SQL["jobs.settle"], parameters)
+                await connection.execute(SQL["jobs.finish"], parameters)
         self.taken.settled = True
 
 

@@ -234,6 +234,9 @@ BEGIN
   IF NOT headwater.queue_waits(q.queue_id) AND NOT EXISTS (SELECT FROM unnest(ids) AS l WHERE headwater.lane_waits(l)) THEN
     RETURN;
   END IF;
+  -- If a crash of the server loses what was taken, nobody took it: whoever settles asks what is open. So its
+  -- commit need not wait for the disk.
+  PERFORM set_config('synchronous_commit', 'off', true);
   PERFORM headwater.hold_worker(of_worker);
   SELECT * INTO q FROM headwater.job_queues AS n WHERE n.queue_id = q.queue_id FOR NO KEY UPDATE;
   IF q.paused THEN
@@ -521,16 +524,15 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
           FROM headwater.job_cursors AS c WHERE c.lane_id = of_lane ORDER BY c.seq DESC LIMIT 1) END
 $$;
 
--- A worker's turn: what it has finished is settled, and it is given the next, in one commit.
-CREATE FUNCTION headwater.work_jobs(
-  of_worker text, queue text, finished bigint[], kept bigint[], special jsonb, lanes text[], wanted int[], most int
-) RETURNS SETOF headwater.taken_job
+-- Settles a job with its effects, in the transaction of both. Raises where it is another's by now.
+CREATE FUNCTION headwater.finish_job(of_worker text, queue text, of_job bigint) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  IF finished <> '{}' OR kept <> '{}' OR special <> '[]' THEN
-    PERFORM headwater.settle_jobs(of_worker, work_jobs.queue, finished, kept, special);
+  PERFORM headwater.hold_worker(of_worker);
+  IF of_job NOT IN (SELECT headwater.open_jobs(of_worker, (SELECT n.queue_id FROM headwater.job_queues AS n WHERE n.queue = finish_job.queue))) THEN
+    RAISE EXCEPTION 'The job % is not this worker''s.', of_job USING ERRCODE = 'HW020', HINT = 'It was settled before, or given to another.';
   END IF;
-  RETURN QUERY SELECT * FROM headwater.take_jobs(of_worker, work_jobs.queue, lanes, wanted, most);
+  PERFORM headwater.settle_jobs(of_worker, finish_job.queue, '{}', '{}', jsonb_build_array(jsonb_build_object('id', of_job, 'outcome', 'done', 'attempt', 1)));
 END
 $$;
 
@@ -548,10 +550,10 @@ REVOKE EXECUTE ON FUNCTION headwater.lane_waits, headwater.queue_waits, headwate
   headwater.admit_jobs, headwater.take_lane, headwater.open_jobs, headwater.jobs_under_way, headwater.hold_worker, headwater.take_jobs,
   headwater.settle_jobs, headwater.end_job, headwater.enter_worker, headwater.keep_worker, headwater.give_up_workers, headwater.add_totals,
   headwater.tidy_jobs, headwater.resume_jobs, headwater.rotate_jobs, headwater.is_unread,
-  headwater.work_jobs, headwater.is_unfinished FROM PUBLIC;
+  headwater.finish_job, headwater.is_unfinished FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION headwater.is_unfinished TO headwater_relay, headwater_operator;
-GRANT EXECUTE ON FUNCTION headwater.work_jobs, headwater.enter_worker, headwater.keep_worker, headwater.give_up_workers,
+GRANT EXECUTE ON FUNCTION headwater.take_jobs, headwater.settle_jobs, headwater.enter_worker, headwater.keep_worker, headwater.give_up_workers,
   headwater.tidy_jobs, headwater.resume_jobs, headwater.rotate_jobs TO headwater_relay;
-GRANT EXECUTE ON FUNCTION headwater.settle_jobs TO headwater_app, headwater_relay;
+GRANT EXECUTE ON FUNCTION headwater.finish_job TO headwater_app, headwater_relay;
 GRANT EXECUTE ON FUNCTION headwater.is_unread, headwater.open_jobs TO headwater_operator;
 RESET ROLE;
