@@ -8,11 +8,12 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
+import jobs_shop
 import psycopg
 import pytest
+from jobs_shop import Ordered, events, make, until
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
-import jobs_shop
 from headwater.errors import (
     JobDefinitionError,
     JobRefused,
@@ -23,7 +24,6 @@ from headwater.errors import (
 )
 from headwater.jobs.operating import Jobs
 from headwater.testing.driving import drive, publish
-from jobs_shop import Ordered, events, make, until
 
 pytestmark = pytest.mark.postgres
 
@@ -86,7 +86,7 @@ async def test_one_that_commits_late_is_not_missed(app):
     note = app.jobs["note"]
     connection = await psycopg.AsyncConnection.connect(app.settings.database_url)
     await connection.execute("SET ROLE headwater_app")
-    await app.on(connection).enqueue(note("late"), app.jobs["keyed_note"]("late key", key := 0.0) if False else note("late 2"))  # fmt: skip
+    await app.on(connection).enqueue(note("late"), note("late 2"))
     async with app.working():
         for n in range(20):
             await app.enqueue(note(f"early {n}"))
@@ -109,7 +109,7 @@ async def test_every_driver_enqueues_in_its_own_transaction(app18, database18):
     async with connection.transaction():
         assert (await app18.on(connection).enqueue(note("asyncpg"))).duplicates == [False]
     await connection.close()
-    engine = create_async_engine(plain.partition("?")[0].replace("@/", f"@/") + f"?host={host}", connect_args={"server_settings": {"role": "headwater_app"}})  # fmt: skip
+    engine = create_async_engine(plain.partition("?")[0].replace("@/", "@/") + f"?host={host}", connect_args={"server_settings": {"role": "headwater_app"}})  # fmt: skip
     async with AsyncSession(engine) as session, session.begin():
         await app18.on(session).enqueue(note("sqlalchemy"), lane="normal")
     await engine.dispose()
@@ -132,7 +132,7 @@ async def test_what_does_not_fit_is_refused_and_leaves_nothing(app18):
     note = app18.jobs["note"]
     for wrong in (
         lambda: note(5),
-        lambda: note(),
+        note,
         lambda: note("x", other=1),
         lambda: note("x", times="2"),
     ):
@@ -173,7 +173,7 @@ async def test_a_job_fails_is_tried_again_and_dies_with_its_history(app):
     assert (await jobs.show(good.id)).state == "done"
     assert [f["attempt"] for f in (await jobs.show(good.id)).failures] == [1, 2]
     dead = await jobs.show(bad.id)
-    assert dead.state == "dead" and len(dead.failures) == 3
+    assert (dead.state, len(dead.failures)) == ("dead", 3)
     assert "ValueError: not yet" in dead.failures[-1]["reason"]
     assert {row[0] for row in await jobs.dead()} == {bad.id, never.id}
     assert await jobs.replay([bad.id]) == 1
@@ -208,7 +208,8 @@ async def test_results_progress_threads_processes_and_limits_of_time(app18):
     assert bytes((await jobs.show(threaded.id)).result) == b'"x"'
     assert bytes((await jobs.show(squared.id)).result) == b"144"
     overdue = await jobs.show(hung.id)
-    assert overdue.state == "dead" and "longer than 0.1 s" in overdue.failures[0]["reason"]
+    assert overdue.state == "dead"
+    assert "longer than 0.1 s" in overdue.failures[0]["reason"]
     assert "deadline" in (await jobs.show(late.id)).failures[0]["reason"]
     assert (await jobs.show(died.id)).state == "cancelled"
     assert "late" not in events
@@ -258,7 +259,7 @@ async def test_one_job_for_a_unique_key_while_it_is_unfinished(app18):
     note = app18.jobs["note"]
     first = await app18.enqueue(note("one"), unique_key="u")
     again = await app18.enqueue(note("two"), unique_key="u")
-    assert again.ids == first.ids and again.duplicates == [True]
+    assert (again.ids, again.duplicates) == (first.ids, [True])
     theirs = await app18.enqueue(note("theirs"), unique_key="u", tenant="other")
     assert theirs.duplicates == [False]
     async with app18.working():
@@ -378,7 +379,7 @@ async def test_segments_are_emptied_when_all_in_them_is_done(app, database):
             await app.enqueue(note("y"))
             await until(lambda: "y" in events)
             count, segment = rotate()
-            assert count == 1 and segment == 1, "the second segment holds one, the first is empty"
+            assert (count, segment) == (1, 1), "the second segment holds one, the first is empty"
     assert work.worker
     assert (await states(app).show(later.id)).state == "waiting"
 

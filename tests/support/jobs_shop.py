@@ -67,7 +67,7 @@ def make(database, tenant="main") -> App:
         events.append(f"{text} {this_job().tenant}")
         return text
 
-    @app.job(queue=plain)
+    @app.job(queue=plain, retry=Retry(attempts=50, first_seconds=0.05, factor=1))
     async def effect(note: str) -> None:
         """Once in effect: what it does commits with its end."""
         async with this_job().transaction() as tx:
@@ -126,3 +126,24 @@ async def until(condition, *, seconds=20.0):
         assert time.monotonic() < deadline, f"not within {seconds} s"
         await asyncio.sleep(0.002)
     return value
+
+
+async def _work(url: str, point: str, at_call: int) -> None:
+    """Works in a process of its own, until it is killed at a point."""
+    from headwater.testing.faults import die_working
+
+    class Named:
+        pass
+
+    Named.url = url
+    if point != "never":
+        die_working(point, at_call=at_call)
+    async with make(Named) as app, app.working(lease_seconds=0.5):
+        print("working", flush=True)
+        await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    import sys
+
+    asyncio.run(_work(sys.argv[1], sys.argv[2], int(sys.argv[3])))

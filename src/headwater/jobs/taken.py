@@ -165,10 +165,13 @@ class RunningJob:
             raise SettingError("The job is settled.", hint="Use one transaction for its effects.")
         async with self.app_database.transaction(self.tenant) as connection:
             yield JobTransaction(connection, self.tenant)
-            parameters = {"worker": self.worker, "queue": self.queue, "id": self.id}
-            with translated():
-                await connection.execute(SQL["jobs.finish"], parameters)
+            await self._finish(connection)
         self.taken.settled = True
+
+    async def _finish(self, connection: Connection) -> None:
+        parameters = {"worker": self.worker, "queue": self.queue, "id": self.id}
+        with translated():
+            await connection.execute(SQL["jobs.finish"], parameters)
 
 
 _running: ContextVar[RunningJob | None] = ContextVar("headwater_job", default=None)

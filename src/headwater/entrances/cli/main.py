@@ -171,4 +171,5 @@ def main() -> None:
     importlib.import_module("headwater.entrances.cli.views")
     importlib.import_module("headwater.entrances.cli.capture")
     importlib.import_module("headwater.entrances.cli.query")
+    importlib.import_module("headwater.entrances.cli.jobs")
     cli()

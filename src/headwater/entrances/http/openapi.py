@@ -11,6 +11,7 @@ import msgspec
 from headwater.entrances.http.appending import AppendedEvent, Receipt
 from headwater.entrances.http.events import EventPage, StoredEvent, StreamPage
 from headwater.entrances.http.health import Readiness
+from headwater.entrances.http.jobs import SHOWN
 from headwater.entrances.http.lines import CloudEvent, EventLine
 from headwater.entrances.http.live.presence import Member, Members
 from headwater.entrances.http.overview import (
@@ -44,6 +45,7 @@ _NAMED = (
     EventLine, CloudEvent, Receipt, AppendedEvent, Problem, StoredEvent, EventPage, StreamPage,
     ViewState, ViewList, ViewPage, Row, Readiness, Finding, Ticket,
     Member, Members, CallerState, Overview, LogState, ViewLag, DefinitionText, ParkedEvent, ParkedPage,
+    *SHOWN,
 )  # fmt: skip
 
 

@@ -72,6 +72,3 @@ SELECT headwater.cancel_job(%(id)s)
 
 -- name: pause
 SELECT headwater.pause_queue(%(queue)s, %(pause)s)
-
--- name: dead_tuples
-SELECT coalesce(sum(n_dead_tup), 0)::bigint FROM pg_stat_user_tables WHERE schemaname = 'headwater' AND (relname LIKE 'job\_%%' OR relname LIKE 'jobs\_%%')

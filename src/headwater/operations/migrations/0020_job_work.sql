@@ -555,5 +555,5 @@ GRANT EXECUTE ON FUNCTION headwater.is_unfinished TO headwater_relay, headwater_
 GRANT EXECUTE ON FUNCTION headwater.take_jobs, headwater.settle_jobs, headwater.enter_worker, headwater.keep_worker, headwater.give_up_workers,
   headwater.tidy_jobs, headwater.resume_jobs, headwater.rotate_jobs TO headwater_relay;
 GRANT EXECUTE ON FUNCTION headwater.finish_job TO headwater_app, headwater_relay;
-GRANT EXECUTE ON FUNCTION headwater.is_unread, headwater.open_jobs TO headwater_operator;
+GRANT EXECUTE ON FUNCTION headwater.is_unread, headwater.open_jobs, headwater.lane_waits, headwater.queue_waits TO headwater_operator;
 RESET ROLE;
