@@ -212,6 +212,8 @@ async def jobs(ground: Ground) -> list[Figure]:
         figures.append(
             Figure(f"enqueue to start at {EACH_SECOND} jobs/s, {part}, beside the fastest peer", ours[1][n], "ms", best, "at most 1", best is None or ours[1][n] <= best)
         )  # fmt: skip
-    for name in rates:
-        figures.append(Figure(f"{name} with a snapshot held for 60 s, beside without", under[name], "jobs/s", rates[name], "", None))  # fmt: skip
+    figures += [
+        Figure(f"{name} with a snapshot held for 60 s, beside without", under[name], "jobs/s", rate, "", None)
+        for name, rate in rates.items()
+    ]  # fmt: skip
     return figures + await paid(ground)

@@ -84,10 +84,10 @@ class Jobs:
         rows = await self._rows("operating.queues", {"most": _COUNTED})
         return [QueueState(*row) for row in rows]
 
-    async def show(self, job: int) -> JobState:
-        """One job. Raises UnknownJob."""
+    async def show(self, job: int, *, tenant: str | None = None) -> JobState:
+        """One job, of a tenant where one is given. Raises UnknownJob."""
         rows = await self._rows("operating.show", {"id": job})
-        if not rows:
+        if not rows or tenant not in {None, rows[0][3]}:
             raise UnknownJob(
                 f"There is no job {job}.", hint="What is finished is forgotten after a day."
             )

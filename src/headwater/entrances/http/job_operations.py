@@ -22,7 +22,7 @@ def _several(named: str) -> dict[str, Schema]:
 
 
 def operations_on_jobs(limits: Limits) -> list[Operation]:
-    """All of them need the scope ``operate``: they concern all tenants."""
+    """``read`` shows a tenant its jobs and dead letters; ``operate`` shows and changes what concerns all tenants."""
     job = Text("job", "The job's id.", _ID, 18, where="path")
     queue = Text("queue", "The queue.", _NAME, 63, where="path")
     of_queue = Text("queue", "Only of this queue.", _NAME, 63)
@@ -40,16 +40,16 @@ def operations_on_jobs(limits: Limits) -> list[Operation]:
             {200: Answer("It goes on.", _one("JobsDone"))}, "operate", (queue,), refusals=(UnknownQueue,),
         ),
         Operation(
-            "GET", "/v1/jobs/{job}", "Show a job and how it has failed.", jobs.show_job,
-            {200: Answer("The job.", _one("JobState"))}, "operate", (job,), refusals=(UnknownJob,),
+            "GET", "/v1/jobs/{job}", "Show a job of the tenant and how it has failed.", jobs.show_job,
+            {200: Answer("The job.", _one("JobState"))}, "read", (job,), refusals=(UnknownJob,),
         ),
         Operation(
             "POST", "/v1/jobs/{job}/cancel", "End a job.", jobs.cancel_job,
             {200: Answer("It is cancelled, or was asked to end.", _one("JobsDone"))}, "operate", (job,), refusals=(UnknownJob,),
         ),
         Operation(
-            "GET", "/v1/dead", "List dead letters, the newest first.", jobs.list_dead,
-            {200: Answer("The dead letters.", _several("DeadJob"))}, "operate",
+            "GET", "/v1/dead", "List the tenant's dead letters, the newest first.", jobs.list_dead,
+            {200: Answer("The dead letters.", _several("DeadJob"))}, "read",
             (of_queue, Number("limit", "The most dead letters.", 1, limits.page_rows, 100)),
         ),
         Operation(

@@ -1,4 +1,4 @@
-"""Queues, jobs, dead letters and schedules, for operators."""
+"""Queues and schedules, for operators; jobs and dead letters, for their tenant."""
 
 from __future__ import annotations
 
@@ -56,12 +56,13 @@ async def list_queues(call: Call) -> Response:
 
 async def show_job(call: Call) -> Response:
     """GET /v1/jobs/{job}."""
-    return _answer(await _jobs(call).show(_id(call)))
+    return _answer(await _jobs(call).show(_id(call), tenant=call.caller.whose))
 
 
 async def list_dead(call: Call) -> Response:
     """GET /v1/dead."""
-    rows = await _jobs(call).dead(call.text("queue"), limit=call.number("limit"))
+    tenant, limit = call.caller.whose, call.number("limit")
+    rows = await _jobs(call).dead(call.text("queue"), tenant=tenant, limit=limit)
     return _answer([DeadJob(*row) for row in rows])
 
 
