@@ -21,7 +21,7 @@ def procrastinate_app(url: str) -> Any:
     """An app with one empty task."""
     import procrastinate
 
-    from bench.job_process import began
+    from bench.job_waits import began
 
     app = procrastinate.App(connector=procrastinate.PsycopgConnector(conninfo=url))
 
@@ -51,8 +51,8 @@ class PgQueuerPeer:
             some = min(1000, count - start)
             await self.queries.enqueue(["empty"] * some, [str(at_ns).encode()] * some, [0] * some)
 
-    async def waiting(self) -> int:
-        return int(await self.connection.fetchval("SELECT count(*) FROM pgqueuer"))
+    async def busy(self) -> bool:
+        return bool(await self.connection.fetchval("SELECT EXISTS (SELECT FROM pgqueuer)"))
 
     async def close(self) -> None:
         await self.connection.close()
@@ -76,11 +76,11 @@ class ProcrastinatePeer:
             some = min(1000, count - start)
             await task.batch_defer_async(*[{"at_ns": at_ns}] * some)
 
-    async def waiting(self) -> int:
+    async def busy(self) -> bool:
         found = await self.app.connector.execute_query_one_async(
-            "SELECT count(*) AS n FROM procrastinate_jobs WHERE status IN ('todo', 'doing')"
+            "SELECT EXISTS (SELECT FROM procrastinate_jobs WHERE status IN ('todo', 'doing')) AS left"
         )
-        return int(found["n"])
+        return bool(found["left"])
 
     async def close(self) -> None:
         await self.opened.__aexit__(None, None, None)

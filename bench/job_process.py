@@ -10,17 +10,10 @@ import asyncio
 import os
 import sys
 import threading
-import time
 
 import msgspec
 
-WAITS: list[float] = []
-
-
-def began(at_ns: int) -> None:
-    """Notes when a job begins."""
-    if at_ns:
-        WAITS.append((time.time_ns() - at_ns) / 1e6)
+from bench.job_waits import WAITS, began
 
 
 def _lines() -> tuple[asyncio.Event, asyncio.Event]:

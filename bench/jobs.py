@@ -7,17 +7,16 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from statistics import quantiles
+from statistics import median, quantiles
 from typing import Any
 
 import msgspec
 import psycopg
 from psycopg import sql
 
-from bench.ground import LOGIN, Figure, Ground
+from bench.ground import LOGIN, SQL, Figure, Ground
 from bench.job_peers import PEERS, installed
 from headwater import App, Settings
-from headwater.jobs.operating import Jobs
 from headwater.operations.migrate import create_login, migrate
 
 JOBS = {"headwater": 50_000, "pgqueuer": 20_000, "procrastinate": 2_000}
@@ -29,7 +28,7 @@ FREE_JOBS, FREE_SECONDS, PAID_JOBS = 100_000, 0.1, 40
 
 def job_app(url: str, workers: int = WORKERS) -> App:
     """The app that is measured."""
-    from bench.job_process import began
+    from bench.job_waits import began
 
     app = App("bench", tenant="main", settings=Settings(database_url=url, pool_size=10))
     app.queue("plain", workers=workers)
@@ -56,14 +55,15 @@ class Ours:
     async def open(self) -> None:
         await self.app.__aenter__()
         await self.app.deploy()
-        self.jobs = Jobs(self.app.database("headwater_operator"))
 
     async def enqueue(self, at_ns: int, count: int) -> None:
         async with self.app.transaction() as tx:
             await tx.enqueue(*[self.app.jobs["empty"](at_ns) for _ in range(count)])
 
-    async def waiting(self) -> int:
-        return sum(q.waiting + q.later + q.running for q in await self.jobs.queues())
+    async def busy(self) -> bool:
+        async with self.app.database("headwater_operator").connection() as connection:
+            row = await (await connection.execute(SQL["bench.jobs_left"])).fetchone()
+        return bool(row and row[0])
 
     async def close(self) -> None:
         await self.app.__aexit__(None, None, None)
@@ -130,21 +130,21 @@ async def through(opened: Any, name: str, url: str) -> float:
         began = time.perf_counter()
         await opened.enqueue(0, count)
         _go(started)
-        while await opened.waiting():
+        while await opened.busy():
             await asyncio.sleep(0.02)
         return count / (time.perf_counter() - began)
 
 
 async def held(opened: Any, name: str, url: str) -> float:
-    """The same while a snapshot is held open, the last of what goes through in a minute."""
+    """The same while a snapshot is held open: the median of the last three times in a minute."""
     with psycopg.connect(url) as holder:
         holder.execute("SET default_transaction_isolation = 'repeatable read'")
         holder.commit()
         holder.execute("SELECT count(*) FROM pg_class")
-        began, last = time.monotonic(), 0.0
+        began, rates = time.monotonic(), []
         while time.monotonic() - began < HELD_SECONDS:
-            last = await through(opened, name, url)
-    return last
+            rates.append(await through(opened, name, url))
+    return median(rates[-3:])
 
 
 async def starting(opened: Any, name: str, url: str) -> tuple[float, float]:
@@ -156,7 +156,7 @@ async def starting(opened: Any, name: str, url: str) -> tuple[float, float]:
         for n in range(EACH_SECOND * SECONDS):
             await asyncio.sleep(max(began + n / EACH_SECOND - time.perf_counter(), 0))
             await opened.enqueue(time.time_ns(), 1)
-        while await opened.waiting():
+        while await opened.busy():
             await asyncio.sleep(0.05)
     found = quantiles(waits, n=100)
     return found[49], found[98]
@@ -197,7 +197,7 @@ async def jobs(ground: Ground) -> list[Figure]:
     for name in ("headwater", *installed()):
         async with system(ground, name) as (opened, url):
             await through(opened, name, url)
-            rates[name] = await through(opened, name, url)
+            rates[name] = median([await through(opened, name, url) for _ in range(3)])
             starts[name] = await starting(opened, name, url)
             under[name] = await held(opened, name, url)
         print(name, rates[name], starts[name], under[name], flush=True)

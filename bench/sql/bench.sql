@@ -59,3 +59,8 @@ UPDATE captured.plain SET total = total + 1, changed_at = clock_timestamp()
 
 -- name: captured_events
 SELECT count(*) FROM headwater.events WHERE type = 'captured.orders.updated'
+
+-- name: jobs_left
+SELECT bool_or(headwater.lane_waits(l.lane_id) OR headwater.queue_waits(l.queue_id)) OR EXISTS (
+  SELECT FROM headwater.job_workers AS w CROSS JOIN headwater.job_queues AS q CROSS JOIN LATERAL headwater.open_jobs(w.worker, q.queue_id) AS o)
+FROM headwater.job_lanes AS l

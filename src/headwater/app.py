@@ -25,7 +25,7 @@ from headwater.errors import (
 )
 from headwater.events import Event
 from headwater.jobs import Work
-from headwater.jobs.operating import register_queue
+from headwater.jobs.operating import Jobs, register_queue
 from headwater.jobs.scheduler import Scheduler
 from headwater.log import Database, Fact, LogReader, SharedCommits, Token, Writer, Written
 from headwater.log.database import Connection
@@ -181,6 +181,11 @@ class App(Definitions):
             yield work
         finally:
             await work.stop()
+
+    @property
+    def jobs_now(self) -> Jobs:
+        """Queues, jobs and dead letters, as an operator sees and changes them."""
+        return Jobs(self._open.database("headwater_operator"))
 
     @property
     def scheduler(self) -> Scheduler:

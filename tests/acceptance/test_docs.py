@@ -24,7 +24,7 @@ import pytest
 
 import headwater.errors
 from headwater import App, Document, Event, Settings
-from headwater.entrances.cli import access, capture, commands, query, views
+from headwater.entrances.cli import access, capture, commands, jobs, query, views
 from headwater.entrances.cli.main import cli
 from headwater.entrances.http import Limits
 from headwater.entrances.http.problems import STATUS
@@ -40,6 +40,7 @@ SECONDS = 60
 assert access
 assert capture
 assert commands
+assert jobs
 assert query
 assert views
 
@@ -178,6 +179,7 @@ RUNNABLE = [
     "tutorial/watch-a-table",
     "how-to/decide-with-commands",
     "how-to/derive-events",
+    "how-to/run-jobs",
     "how-to/answer-once",
     "how-to/limit-requests",
 ]

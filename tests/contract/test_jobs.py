@@ -417,3 +417,34 @@ async def test_who_lost_the_lease_settles_nothing(app18, database18):
         assert work.worker != first
         await work.stop(grace_seconds=0)
     assert not [task for task in asyncio.all_tasks() if "headwater/jobs" in repr(task)]
+
+
+async def test_a_database_restored_on_another_server_goes_on(app18, database18):
+    """There transaction ids are smaller: what is waiting would lie in the future, and be found too late."""
+    note, told = app18.jobs["note"], app18.jobs["keyed_note"]
+    await app18.enqueue(*[note(f"old {n}") for n in range(5)])
+    async with app18.working():
+        await until(lambda: len(events) == 5)
+        await idle(app18)
+    await app18.enqueue(*[note(f"new {n}") for n in range(5)])
+    await app18.enqueue(*[told(f"k{n}") for n in range(3)], key="k")
+    with database18.admin() as admin:
+        admin.execute("UPDATE headwater.jobs SET xid = (xid::text::bigint + 1000000)::text::xid8")
+        for table, columns in (("job_cursors", ("before", "upto")), ("job_admissions", ("upto",))):
+            for column in columns:
+                admin.execute(
+                    f"UPDATE headwater.{table} SET {column} = format('%%s:%%s:', pg_snapshot_xmax({column})::text::bigint + 1000000,"
+                    f" pg_snapshot_xmax({column})::text::bigint + 1000000)::pg_snapshot WHERE {column}::text <> '1:1:'".replace(
+                        "%%", "%"
+                    )
+                )
+        admin.execute(
+            "UPDATE headwater.job_cursors SET xid = (xid::text::bigint + 1000000)::text::xid8 WHERE xid <> '0'"
+        )
+        admin.execute("UPDATE headwater.job_ring SET system_identifier = 1")
+    async with app18.working():
+        await until(lambda: "end k2" in events and len(events) == 5 + 5 + 6)
+        await app18.enqueue(note("after"))
+        await until(lambda: "after" in events)
+        await idle(app18)
+    assert len(events) == len(set(events)) == 17

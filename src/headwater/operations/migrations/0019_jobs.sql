@@ -54,9 +54,10 @@ CREATE TABLE headwater.job_ring (
   singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
   current smallint NOT NULL DEFAULT 0,
   first_id bigint NOT NULL DEFAULT 0,
-  entered_at timestamptz NOT NULL DEFAULT clock_timestamp()
+  entered_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+  system_identifier bigint NOT NULL
 );
-INSERT INTO headwater.job_ring DEFAULT VALUES;
+INSERT INTO headwater.job_ring (system_identifier) SELECT s.system_identifier FROM pg_control_system() AS s;
 DO $$
 BEGIN
   FOR n IN 0..7 LOOP

@@ -375,8 +375,33 @@ $$;
 
 -- Registers a process that runs jobs, and keeps it: false where it has been given up.
 CREATE FUNCTION headwater.enter_worker(of_worker text, host text, seconds float8) RETURNS void
-LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-  INSERT INTO headwater.job_workers (worker, host, expires_at) VALUES (of_worker, host, clock_timestamp() + make_interval(secs => seconds))
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  PERFORM headwater.adopt_jobs();
+  INSERT INTO headwater.job_workers (worker, host, expires_at) VALUES (of_worker, host, clock_timestamp() + make_interval(secs => seconds));
+END
+$$;
+
+-- In a database that was dumped and restored, transaction ids are another server's. What had been read is told
+-- by the old ids, which agree with one another; then all are replaced.
+CREATE FUNCTION headwater.adopt_jobs() RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  IF (SELECT r.system_identifier FROM headwater.job_ring AS r) = (SELECT s.system_identifier FROM pg_control_system() AS s) THEN
+    RETURN;
+  END IF;
+  PERFORM FROM headwater.job_ring FOR UPDATE;  -- one does it, the others wait
+  PERFORM FROM headwater.job_queues AS q ORDER BY q.queue_id FOR NO KEY UPDATE;
+  IF (SELECT r.system_identifier FROM headwater.job_ring AS r) = (SELECT s.system_identifier FROM pg_control_system() AS s) THEN
+    RETURN;
+  END IF;
+  UPDATE headwater.jobs AS j SET xid = CASE WHEN headwater.is_unread(j.xid, j.id, j.queue_id, j.lane_id, j.constrained) THEN pg_current_xact_id() ELSE '3' END;
+  INSERT INTO headwater.job_cursors (lane_id, before, upto, ready_at, ready_seq)
+  SELECT l.lane_id, '4:4:', '4:4:', c.ready_at, c.ready_seq FROM headwater.job_lanes AS l CROSS JOIN LATERAL (
+    SELECT * FROM headwater.job_cursors AS c WHERE c.lane_id = l.lane_id ORDER BY c.seq DESC LIMIT 1) AS c;
+  INSERT INTO headwater.job_admissions (queue_id, upto) SELECT q.queue_id, '4:4:' FROM headwater.job_queues AS q;
+  UPDATE headwater.job_ring SET system_identifier = (SELECT s.system_identifier FROM pg_control_system() AS s);
+END
 $$;
 CREATE FUNCTION headwater.keep_worker(of_worker text, seconds float8) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -548,7 +573,7 @@ $$;
 
 REVOKE EXECUTE ON FUNCTION headwater.lane_waits, headwater.queue_waits, headwater.reserve_rate, headwater.make_ready, headwater.promote_keys,
   headwater.admit_jobs, headwater.take_lane, headwater.open_jobs, headwater.jobs_under_way, headwater.hold_worker, headwater.take_jobs,
-  headwater.settle_jobs, headwater.end_job, headwater.enter_worker, headwater.keep_worker, headwater.give_up_workers, headwater.add_totals,
+  headwater.settle_jobs, headwater.end_job, headwater.adopt_jobs, headwater.enter_worker, headwater.keep_worker, headwater.give_up_workers, headwater.add_totals,
   headwater.tidy_jobs, headwater.resume_jobs, headwater.rotate_jobs, headwater.is_unread,
   headwater.finish_job, headwater.is_unfinished FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION headwater.is_unfinished TO headwater_relay, headwater_operator;
