@@ -448,3 +448,27 @@ async def test_a_database_restored_on_another_server_goes_on(app18, database18):
         await until(lambda: "after" in events)
         await idle(app18)
     assert len(events) == len(set(events)) == 17
+
+
+async def test_whatever_a_job_raises_or_carries_can_be_recorded(app18):
+    """A NUL, a lone surrogate, an end of the process: none stops the worker."""
+    odd = await app18.enqueue(app18.jobs["odd"]("raise"))
+    nul = await app18.enqueue(app18.jobs["odd"]("return"))
+    ends = await app18.enqueue(app18.jobs["odd"]("exit"))
+    stops = await app18.enqueue(app18.jobs["odd"]("cancel"))
+    async with app18.transaction() as tx:
+        for wrong in ("'infinity'", "'-infinity'", "'1066-10-14'"):
+            with pytest.raises(psycopg.Error, match="is not between"):
+                async with tx.connection.transaction():
+                    await tx.connection.execute(f"SELECT headwater.enqueue('plain', 'note', deadline => {wrong})")  # fmt: skip
+        await tx.connection.execute(
+            """SELECT headwater.enqueue('plain', 'note', '{"text": "carries"}', metadata => '{"schedule": 5, "trace": [], "a b": 1}')"""
+        )
+    async with app18.working():
+        await until(lambda: "carries" in events)
+        await idle(app18)
+    jobs = states(app18)
+    for job, reason in ((odd, "ValueError: ? and ?"), (nul, "NUL"), (ends, "SystemExit"), (stops, "CancelledError")):  # fmt: skip
+        shown = await jobs.show(job.id)
+        assert shown.state == "dead"
+        assert reason in shown.failures[0]["reason"]

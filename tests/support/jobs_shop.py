@@ -80,6 +80,16 @@ def make(database, tenant="main") -> App:
     async def hang() -> None:
         await asyncio.sleep(60)
 
+    @app.job(queue=plain, retry=Retry(attempts=1))
+    async def odd(how: str) -> str:
+        if how == "raise":
+            raise ValueError("\x00 and \ud800")
+        if how == "exit":
+            raise SystemExit(3)
+        if how == "cancel":
+            raise asyncio.CancelledError
+        return "\x00"
+
     @app.job(queue=plain)
     async def wait() -> None:
         events.append("waiting")

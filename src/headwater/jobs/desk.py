@@ -229,12 +229,19 @@ class Desk:
                 )
                 await self.executor.run(running, settlement)
                 if '"schedule"' in taken.metadata:
-                    await self.runs.ended(running, settlement)
+                    await self._record(running, settlement)
             finally:
                 self._running -= 1
                 self._seconds += (time.monotonic() - began - self._seconds) * 0.2
                 self._note(taken, settlement)
                 self._free.set()
+
+    async def _record(self, running: RunningJob, settlement: Settlement) -> None:
+        """Records a schedule's run. If that fails, the job is settled without it, and the scheduler records it."""
+        try:
+            await self.runs.ended(running, settlement)
+        except Exception as error:  # noqa: BLE001 - the metadata may be anybody's, the database away
+            _log.warning("job %s: %s: %s", running.id, type(error).__name__, error)
 
     def _note(self, taken: Taken, settlement: Settlement) -> None:
         if self.held.get(taken.id) is not taken:

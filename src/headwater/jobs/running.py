@@ -110,7 +110,7 @@ class Executor:
             return await self._limited(job, taken, arguments)
         carried = taken.carried
         trace = carried.pop("trace", None)
-        parent = None if trace is None else {"traceparent": trace}
+        parent = {"traceparent": trace} if isinstance(trace, str) else None
         carried["cause"] = {"job": taken.id}
         with (
             carrying(**carried),

@@ -32,7 +32,7 @@ class Scheduler:
     tenant: str | None
 
     async def deploy(self, operator: Database) -> None:
-        """Registers the schedules. A changed one is planned anew; one that is no longer declared ends."""
+        """Registers the schedules. A changed one is planned anew; one that is no longer declared is not looked at."""
         now = datetime.now(UTC)
         async with operator.transaction() as connection:
             for one in self.schedules:

@@ -61,7 +61,10 @@ class Settlement:
     def done(self, taken: Taken, result: Any = None) -> None:
         """A job has returned."""
         if result is not None:
-            self.add(taken, "done", result=msgspec.Raw(msgspec.json.encode(result)))
+            encoded = msgspec.json.encode(result)
+            if b"\\u0000" in encoded:
+                raise ValueError("the result holds the character NUL, which Postgres cannot store")
+            self.add(taken, "done", result=msgspec.Raw(encoded))
         elif taken.kept:
             self.kept.append(taken.id)
         elif taken.unique_key is not None:
@@ -70,7 +73,9 @@ class Settlement:
             self.finished.append(taken.id)
 
     def add(self, taken: Taken, outcome: str, **told: Any) -> None:
-        """Anything else."""
+        """Anything else. A reason is whatever the job raised, so it is made such that Postgres can store it."""
+        if (reason := told.get("reason")) is not None:
+            told["reason"] = reason.encode("utf-8", "replace").decode().replace("\x00", "?")
         self.special.append(
             {"id": taken.id, "outcome": outcome, "attempt": taken.attempt, **told}
         )  # fmt: skip

@@ -296,12 +296,13 @@ BEGIN
   END IF;
   PERFORM headwater.check_tenant(whose);
   SELECT r.refusal INTO refusal FROM jsonb_to_recordset(enqueue_many.items)
-    AS i(job text, arguments jsonb, lane text, key text, unique_key text, metadata jsonb)
+    AS i(job text, arguments jsonb, lane text, key text, unique_key text, metadata jsonb, run_at timestamptz, deadline timestamptz)
   CROSS JOIN LATERAL (SELECT CASE
     WHEN i.job IS NULL OR i.job !~ '^[A-Za-z_][A-Za-z0-9_.-]{0,199}$' THEN 'A job''s name is missing or malformed.'
     WHEN i.arguments IS NOT NULL AND jsonb_typeof(i.arguments) <> 'object' THEN 'The arguments are not an object.'
     WHEN pg_column_size(i.arguments) > 1048576 THEN 'The arguments are larger than 1 MiB.'
     WHEN pg_column_size(i.metadata) > 65536 OR jsonb_typeof(coalesce(i.metadata, '{}')) <> 'object' THEN 'The metadata is larger than 64 KiB, or no object.'
+    WHEN i.run_at NOT BETWEEN '2000-01-01' AND '9000-01-01' OR i.deadline NOT BETWEEN '2000-01-01' AND '9000-01-01' THEN 'A time is not between the years 2000 and 9000.'
     WHEN length(i.key) > 255 OR length(i.unique_key) > 255 THEN 'A key is longer than 255 characters.'
     WHEN NOT EXISTS (SELECT FROM headwater.job_lanes AS l WHERE l.queue_id = of_queue AND l.lane = coalesce(i.lane, 'normal'))
       THEN 'The queue has no lane ' || quote_literal(coalesce(i.lane, 'normal')) || '.'
@@ -355,6 +356,7 @@ CREATE FUNCTION headwater.cancel_job(of_job bigint, reason text DEFAULT 'cancell
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   j record;
+  of_queue int;
   state_ text;
 BEGIN
   SELECT r.queue_id, r.tenant INTO j FROM (SELECT w.queue_id, w.tenant FROM headwater.job_waiting AS w WHERE w.id = of_job
@@ -363,24 +365,26 @@ BEGIN
       AND NOT pg_has_role(coalesce(nullif(current_setting('role'), 'none'), session_user), 'headwater_operator', 'MEMBER')) THEN
     RETURN NULL;
   END IF;
-  PERFORM FROM headwater.job_queues AS n WHERE n.queue_id = j.queue_id FOR NO KEY UPDATE;  -- nobody takes it meanwhile
+  of_queue := j.queue_id;
+  PERFORM FROM headwater.job_queues AS n WHERE n.queue_id = of_queue FOR NO KEY UPDATE;  -- nobody takes it meanwhile
   SELECT w.state INTO state_ FROM headwater.job_waiting AS w WHERE w.id = of_job;
   IF state_ IN ('blocked', 'ready') THEN
-    SELECT e.* INTO j FROM headwater.end_job('', j.queue_id, of_job, 'cancelled', 1, NULL, NULL, NULL) AS e;
+    SELECT e.* INTO j FROM headwater.end_job('', of_queue, of_job, 'cancelled', 1, NULL, NULL, NULL) AS e;
     IF j.key IS NOT NULL THEN
-      PERFORM headwater.promote_keys((SELECT r.queue_id FROM headwater.jobs AS r WHERE r.id = of_job), ARRAY[j.tenant], ARRAY[j.key]);
+      PERFORM headwater.promote_keys(of_queue, ARRAY[j.tenant], ARRAY[j.key]);
     END IF;
     RETURN 'cancelled';
   END IF;
   SELECT headwater.is_unread(r.xid, r.id, r.queue_id, r.lane_id, r.constrained) AS unread, r.* INTO j FROM headwater.jobs AS r WHERE r.id = of_job;
   IF j.unread THEN
     INSERT INTO headwater.job_cancels (id, reason) VALUES (of_job, cancel_job.reason) ON CONFLICT DO NOTHING;
-    IF FOUND THEN
-      PERFORM headwater.end_job('', j.queue_id, of_job, 'cancelled', 1, NULL, NULL, NULL);
+    IF NOT FOUND THEN
+      RETURN NULL;  -- it was cancelled before
     END IF;
+    PERFORM headwater.end_job('', of_queue, of_job, 'cancelled', 1, NULL, NULL, NULL);
     RETURN 'cancelled';
   END IF;
-  IF EXISTS (SELECT FROM headwater.job_workers AS w CROSS JOIN LATERAL headwater.open_jobs(w.worker, j.queue_id) AS o WHERE o = of_job) THEN
+  IF EXISTS (SELECT FROM headwater.job_workers AS w CROSS JOIN LATERAL headwater.open_jobs(w.worker, of_queue) AS o WHERE o = of_job) THEN
     INSERT INTO headwater.job_cancels (id, reason) VALUES (of_job, cancel_job.reason) ON CONFLICT DO NOTHING;
     RETURN 'asked';
   END IF;

@@ -230,8 +230,8 @@ BEGIN
   IF NOT FOUND OR q.paused OR most <= 0 THEN
     RETURN;
   END IF;
-  ids := ARRAY(SELECT l.lane_id FROM unnest(lanes) WITH ORDINALITY AS u(lane, ord) JOIN headwater.job_lanes AS l ON l.queue_id = q.queue_id AND l.lane = u.lane ORDER BY u.ord);
-  IF NOT headwater.queue_waits(q.queue_id) AND NOT EXISTS (SELECT FROM unnest(ids) AS l WHERE headwater.lane_waits(l)) THEN
+  ids := ARRAY(SELECT l.lane_id FROM unnest(lanes) WITH ORDINALITY AS u(lane, ord) LEFT JOIN headwater.job_lanes AS l ON l.queue_id = q.queue_id AND l.lane = u.lane ORDER BY u.ord);
+  IF NOT headwater.queue_waits(q.queue_id) AND NOT EXISTS (SELECT FROM unnest(ids) AS l WHERE l IS NOT NULL AND headwater.lane_waits(l)) THEN
     RETURN;
   END IF;
   -- If a crash of the server loses what was taken, nobody took it: whoever settles asks what is open. So its
@@ -256,7 +256,7 @@ BEGIN
     FOR n IN 1..cardinality(ids) LOOP
       EXIT WHEN room <= 0;
       share := CASE WHEN pass = 1 THEN least(wanted[n], room) ELSE room END;
-      CONTINUE WHEN share <= 0 OR NOT headwater.lane_waits(ids[n]);
+      CONTINUE WHEN share <= 0 OR ids[n] IS NULL OR NOT headwater.lane_waits(ids[n]);
       FOR got IN SELECT * FROM headwater.take_lane(ids[n], share) LOOP
         room := room - 1;
         taken := taken || got.id;
