@@ -36,9 +36,9 @@ from headwater.log.driver import (
     ForeignWriter,
     writer_on,
 )
-from headwater.log.enqueuing import Enqueue, Enqueued, JobOptions
+from headwater.log.enqueuing import Enqueue, Enqueued, JobOptions, at_once
 from headwater.log.registry import register
-from headwater.log.writing import AppendOptions, Metadata, group_of
+from headwater.log.writing import AppendOptions, Metadata, enqueue, group_of
 from headwater.operations.settings import Settings
 from headwater.readers.feeds import FeedView
 from headwater.readers.handles import FoldView, RowsView
@@ -315,8 +315,12 @@ class App(Definitions):
 
         Raises UnknownQueue and JobRefused.
         """
-        async with self.transaction(tenant) as tx:
-            return await tx.enqueue(*jobs, **options)
+        whose, database = self.tenant_of(tenant), self._open.database("headwater_app")
+        async with database.connection() as connection:
+            if at_once(jobs):  # one statement is a transaction of its own
+                return await enqueue(connection, whose, jobs, options)
+            async with connection.transaction():
+                return await enqueue(connection, whose, jobs, options)
 
     async def do(
         self,

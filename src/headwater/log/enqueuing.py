@@ -60,6 +60,11 @@ class Enqueued:
         return self.ids[-1]
 
 
+def at_once(jobs: Sequence[Enqueue]) -> bool:
+    """Whether one statement creates the jobs."""
+    return len({job.queue for job in jobs}) == 1 and len(jobs) <= _CHUNK_JOBS
+
+
 def batches_of(jobs: Sequence[Enqueue], options: JobOptions) -> Iterator[tuple[str, str]]:
     """Jobs by queue, in order: the queue, and its jobs as JSON. Raises JobRefused where there is none."""
     if not jobs:
