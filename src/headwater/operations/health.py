@@ -163,12 +163,12 @@ async def _jobs(connection: Connection) -> list[Finding]:
         findings.append(
             Finding("warn", "jobs", f"{dead:,} dead letters", "See headwater jobs --dead, then --replay.")
         )  # fmt: skip
-    if filled > 6:
+    if filled > 3:
         findings.append(
             Finding(
                 "warn",
                 "jobs",
-                f"{filled} of 8 segments are in use: an old job or a long transaction keeps them from being emptied",
+                f"all {filled} segments are in use: an old job or a long transaction keeps them from being emptied",
                 "See headwater jobs for what waits longest, and the finding on snapshots.",
             )
         )

@@ -60,7 +60,7 @@ CREATE TABLE headwater.job_ring (
 INSERT INTO headwater.job_ring (system_identifier) SELECT s.system_identifier FROM pg_control_system() AS s;
 DO $$
 BEGIN
-  FOR n IN 0..7 LOOP
+  FOR n IN 0..3 LOOP
     EXECUTE format('CREATE TABLE headwater.jobs_%s PARTITION OF headwater.jobs FOR VALUES IN (%s)', n, n);
     EXECUTE format('ALTER TABLE headwater.jobs_%s ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', n);
     EXECUTE format('CREATE POLICY owner_all ON headwater.jobs_%s TO headwater_owner USING (true) WITH CHECK (true)', n);

@@ -15,14 +15,23 @@ CREATE FUNCTION headwater.lane_waits(of_lane int) RETURNS boolean
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off AS $$
 DECLARE
   c headwater.job_cursors;
+  late xid8[];
 BEGIN
   SELECT * INTO c FROM headwater.job_cursors AS k WHERE k.lane_id = of_lane ORDER BY k.seq DESC LIMIT 1;
-  RETURN EXISTS (SELECT FROM headwater.job_ready AS y WHERE y.lane_id = of_lane AND (y.due_at, y.seq) > (c.ready_at, c.ready_seq) AND y.due_at <= clock_timestamp())
-      OR EXISTS (SELECT FROM headwater.jobs AS j WHERE j.lane_id = of_lane AND NOT j.constrained
-                 AND (j.xid, j.id) > (greatest(pg_snapshot_xmax(c.before), c.xid), CASE WHEN c.xid >= pg_snapshot_xmax(c.before) THEN c.id ELSE 0 END))
-      OR EXISTS (SELECT FROM headwater.jobs AS j WHERE j.lane_id = of_lane AND NOT j.constrained
-                 AND j.xid = ANY (ARRAY(SELECT pg_snapshot_xip(c.upto) UNION SELECT x FROM pg_snapshot_xip(c.before) AS x
-                                        WHERE x >= c.xid AND pg_visible_in_snapshot(x, c.upto))) AND (j.xid > c.xid OR NOT pg_visible_in_snapshot(j.xid, c.upto) OR j.id > c.id));
+  IF EXISTS (SELECT FROM headwater.job_ready AS y WHERE y.lane_id = of_lane AND (y.due_at, y.seq) > (c.ready_at, c.ready_seq) AND y.due_at <= clock_timestamp()) THEN
+    RETURN true;
+  END IF;
+  -- Those under way at the later snapshot, and of those at the earlier the ones that are not read yet.
+  late := ARRAY(SELECT pg_snapshot_xip(c.upto) UNION SELECT x FROM pg_snapshot_xip(c.before) AS x WHERE x >= c.xid AND pg_visible_in_snapshot(x, c.upto));
+  IF late <> '{}' AND EXISTS (SELECT FROM headwater.jobs AS j WHERE j.lane_id = of_lane AND NOT j.constrained AND j.xid = ANY (late)
+      AND (j.xid > c.xid OR NOT pg_visible_in_snapshot(j.xid, c.upto) OR j.id > c.id)) THEN
+    RETURN true;
+  END IF;
+  IF c.xid < pg_snapshot_xmax(c.before) THEN
+    c.xid := pg_snapshot_xmax(c.before);
+    c.id := 0;
+  END IF;
+  RETURN EXISTS (SELECT FROM headwater.jobs AS j WHERE j.lane_id = of_lane AND NOT j.constrained AND (j.xid, j.id) > (c.xid, c.id));
 END
 $$;
 
@@ -30,11 +39,14 @@ CREATE FUNCTION headwater.queue_waits(of_queue int) RETURNS boolean
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off AS $$
 DECLARE
   admitted pg_snapshot;
+  late xid8[];
 BEGIN
   SELECT a.upto INTO admitted FROM headwater.job_admissions AS a WHERE a.queue_id = of_queue ORDER BY a.seq DESC LIMIT 1;
-  RETURN EXISTS (SELECT FROM headwater.jobs AS j WHERE j.queue_id = of_queue AND j.constrained AND j.xid >= pg_snapshot_xmax(admitted))
-      OR EXISTS (SELECT FROM headwater.jobs AS j WHERE j.queue_id = of_queue AND j.constrained
-                 AND j.xid = ANY (ARRAY(SELECT pg_snapshot_xip(admitted))));
+  IF EXISTS (SELECT FROM headwater.jobs AS j WHERE j.queue_id = of_queue AND j.constrained AND j.xid >= pg_snapshot_xmax(admitted)) THEN
+    RETURN true;
+  END IF;
+  late := ARRAY(SELECT pg_snapshot_xip(admitted));
+  RETURN late <> '{}' AND EXISTS (SELECT FROM headwater.jobs AS j WHERE j.queue_id = of_queue AND j.constrained AND j.xid = ANY (late));
 END
 $$;
 
@@ -126,6 +138,7 @@ DECLARE
   called text;
   remain int := most;
   late xid8[];
+  seen boolean := false;
   running bigint[] := '{}';
 BEGIN
   SELECT l.lane INTO called FROM headwater.job_lanes AS l WHERE l.lane_id = of_lane;
@@ -136,6 +149,7 @@ BEGIN
     WHERE y.lane_id = of_lane AND (y.due_at, y.seq) > (c.ready_at, c.ready_seq) AND y.due_at <= clock_timestamp()
     ORDER BY y.due_at, y.seq LIMIT most
   LOOP
+    seen := true;
     c.ready_at := r.due_at;
     c.ready_seq := r.seq;
     CONTINUE WHEN r.id IS NULL;
@@ -154,6 +168,7 @@ BEGIN
       FOR r IN SELECT j.* FROM headwater.jobs AS j WHERE j.lane_id = of_lane AND NOT j.constrained
           AND j.xid = ANY (late) AND (j.xid, j.id) > (c.xid, c.id)
           ORDER BY j.xid, j.id LIMIT remain LOOP
+        seen := true;
         c.xid := r.xid;
         c.id := r.id;
         CONTINUE WHEN EXISTS (SELECT FROM headwater.job_cancels AS x WHERE x.id = r.id);
@@ -169,6 +184,7 @@ BEGIN
     FOR r IN SELECT j.* FROM headwater.jobs AS j WHERE j.lane_id = of_lane AND NOT j.constrained
         AND (j.xid, j.id) > (c.xid, c.id) AND j.xid < pg_snapshot_xmax(c.upto) AND pg_visible_in_snapshot(j.xid, c.upto)
         ORDER BY j.xid, j.id LIMIT remain LOOP
+      seen := true;
       c.xid := r.xid;
       c.id := r.id;
       CONTINUE WHEN EXISTS (SELECT FROM headwater.job_cancels AS x WHERE x.id = r.id);
@@ -182,6 +198,9 @@ BEGIN
       c.id := 0;
     END IF;
   END LOOP;
+  IF NOT seen THEN
+    RETURN;
+  END IF;
   INSERT INTO headwater.job_cursors (lane_id, before, upto, xid, id, ready_at, ready_seq)
   VALUES (of_lane, c.before, c.upto, c.xid, c.id, c.ready_at, c.ready_seq);
 END
@@ -223,6 +242,8 @@ DECLARE
   ids int[];
   room int := most;
   share int;
+  given int;
+  constrained boolean;
   got headwater.taken_job;
   taken bigint[] := '{}';
 BEGIN
@@ -230,8 +251,11 @@ BEGIN
   IF NOT FOUND OR q.paused OR most <= 0 THEN
     RETURN;
   END IF;
-  ids := ARRAY(SELECT l.lane_id FROM unnest(lanes) WITH ORDINALITY AS u(lane, ord) LEFT JOIN headwater.job_lanes AS l ON l.queue_id = q.queue_id AND l.lane = u.lane ORDER BY u.ord);
-  IF NOT headwater.queue_waits(q.queue_id) AND NOT EXISTS (SELECT FROM unnest(ids) AS l WHERE l IS NOT NULL AND headwater.lane_waits(l)) THEN
+  constrained := headwater.queue_waits(q.queue_id);
+  -- The lanes in their order, NULL for those that have nothing: what has been admitted may be in any.
+  ids := ARRAY(SELECT CASE WHEN l.lane_id IS NOT NULL AND (constrained OR headwater.lane_waits(l.lane_id)) THEN l.lane_id END
+               FROM unnest(lanes) WITH ORDINALITY AS u(lane, ord) LEFT JOIN headwater.job_lanes AS l ON l.queue_id = q.queue_id AND l.lane = u.lane ORDER BY u.ord);
+  IF NOT constrained AND array_remove(ids, NULL) = '{}' THEN
     RETURN;
   END IF;
   -- If a crash of the server loses what was taken, nobody took it: whoever settles asks what is open. So its
@@ -242,7 +266,7 @@ BEGIN
   IF q.paused THEN
     RETURN;
   END IF;
-  IF headwater.queue_waits(q.queue_id) THEN
+  IF constrained THEN
     PERFORM headwater.admit_jobs(q.queue_id);
   END IF;
   IF q.cap IS NOT NULL THEN
@@ -254,14 +278,18 @@ BEGIN
   END IF;
   FOR pass IN 1..2 LOOP
     FOR n IN 1..cardinality(ids) LOOP
-      EXIT WHEN room <= 0;
       share := CASE WHEN pass = 1 THEN least(wanted[n], room) ELSE room END;
-      CONTINUE WHEN share <= 0 OR ids[n] IS NULL OR NOT headwater.lane_waits(ids[n]);
+      CONTINUE WHEN share <= 0 OR ids[n] IS NULL;
+      given := 0;
       FOR got IN SELECT * FROM headwater.take_lane(ids[n], share) LOOP
-        room := room - 1;
+        given := given + 1;
         taken := taken || got.id;
         RETURN NEXT got;
       END LOOP;
+      room := room - given;
+      IF given < share THEN
+        ids[n] := NULL;  -- it has no more
+      END IF;
     END LOOP;
   END LOOP;
   IF taken <> '{}' THEN
@@ -507,7 +535,7 @@ DECLARE
   pending boolean;
 BEGIN
   SELECT * INTO ring FROM headwater.job_ring FOR NO KEY UPDATE;
-  FOR n IN 0..7 LOOP
+  FOR n IN 0..3 LOOP
     CONTINUE WHEN n = ring.current;
     named := 'headwater.jobs_' || n;
     BEGIN
@@ -527,9 +555,9 @@ BEGIN
     END;
   END LOOP;
   IF drawn > ring.first_id AND (drawn - ring.first_id > segment_jobs OR ring.entered_at < clock_timestamp() - make_interval(secs => keep_seconds / 4)) THEN
-    EXECUTE format('SELECT EXISTS (SELECT FROM headwater.jobs_%s LIMIT 1)', (ring.current + 1) % 8) INTO pending;
+    EXECUTE format('SELECT EXISTS (SELECT FROM headwater.jobs_%s LIMIT 1)', (ring.current + 1) % 4) INTO pending;
     IF NOT pending THEN
-      UPDATE headwater.job_ring SET current = (ring.current + 1) % 8, first_id = drawn, entered_at = clock_timestamp();
+      UPDATE headwater.job_ring SET current = (ring.current + 1) % 4, first_id = drawn, entered_at = clock_timestamp();
     END IF;
   END IF;
   DELETE FROM headwater.job_failures AS f WHERE f.at < clock_timestamp() - make_interval(secs => keep_seconds)

@@ -72,5 +72,5 @@ SELECT (SELECT count(*)::int FROM headwater.job_queues),
         WHERE NOT EXISTS (SELECT FROM headwater.job_workers AS w WHERE w.expires_at > clock_timestamp())
           AND (headwater.queue_waits(q.queue_id) OR EXISTS (SELECT FROM headwater.job_lanes AS l WHERE l.queue_id = q.queue_id AND headwater.lane_waits(l.lane_id)))),
        (SELECT coalesce(sum(n_dead_tup), 0)::bigint FROM pg_stat_user_tables WHERE schemaname = 'headwater' AND relname LIKE 'job\_%%'),
-       (SELECT count(*)::int FROM pg_class AS c WHERE c.relnamespace = 'headwater'::regnamespace AND c.relname ~ '^jobs_[0-7]$'
+       (SELECT count(*)::int FROM pg_class AS c WHERE c.relnamespace = 'headwater'::regnamespace AND c.relname ~ '^jobs_[0-3]$'
           AND pg_relation_size(c.oid) > 0)
