@@ -14,7 +14,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from bench import apis, appends, capture, clickhouse, commands, http, rollups, stores, views
+from bench import apis, appends, capture, clickhouse, commands, http, jobs, rollups, stores, views
 from bench.ground import Figure, Ground, ground
 
 
@@ -36,6 +36,7 @@ def parts(rounds: int, size: int) -> dict[str, Callable[[Ground], Awaitable[list
         "once": lambda g: apis.once(g, rounds),
         "http": lambda g: http.everything(g, rounds),
         "live": http.live,
+        "jobs": jobs.jobs,
         "size": lambda g: appends.at_size(g, size),
     }
 

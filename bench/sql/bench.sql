@@ -75,3 +75,8 @@ GROUP BY 1, 2, 3
 ON CONFLICT (tenant, minute, sensor) DO UPDATE SET
   readings = b.readings + excluded.readings, total = coalesce(b.total + excluded.total, b.total, excluded.total),
   least = least(b.least, excluded.least), most = greatest(b.most, excluded.most), counted = b.counted + excluded.counted
+
+-- name: jobs_left
+SELECT bool_or(headwater.lane_waits(l.lane_id) OR headwater.queue_waits(l.queue_id)) OR EXISTS (
+  SELECT FROM headwater.job_workers AS w CROSS JOIN headwater.job_queues AS q CROSS JOIN LATERAL headwater.open_jobs(w.worker, q.queue_id) AS o)
+FROM headwater.job_lanes AS l

@@ -4,6 +4,7 @@ from headwater.app import App, FeedView, FoldView, RowsView, Transaction
 from headwater.commands import Accepted, Command, Rejection, over
 from headwater.errors import HeadwaterError
 from headwater.events import Event, Recorded
+from headwater.jobs import JobRate, Retry, ScheduleRan, this_job
 from headwater.log import Fact, Token, Written, carrying, caused_by
 from headwater.operations.settings import Settings
 from headwater.readers.history import Moment
@@ -22,12 +23,15 @@ __all__ = [
     "FeedView",
     "FoldView",
     "HeadwaterError",
+    "JobRate",
     "Moment",
     "Places",
     "Ranking",
     "Recorded",
     "Rejection",
+    "Retry",
     "RowsView",
+    "ScheduleRan",
     "Settings",
     "Token",
     "Transaction",
@@ -35,4 +39,5 @@ __all__ = [
     "carrying",
     "caused_by",
     "over",
+    "this_job",
 ]

@@ -24,6 +24,9 @@ from headwater.errors import (
     UnknownView,
 )
 from headwater.events import Event
+from headwater.jobs import Work
+from headwater.jobs.operating import Jobs, register_queue
+from headwater.jobs.scheduler import Scheduler
 from headwater.log import Database, Fact, LogReader, SharedCommits, Token, Writer, Written
 from headwater.log.database import Connection
 from headwater.log.driver import (
@@ -33,8 +36,9 @@ from headwater.log.driver import (
     ForeignWriter,
     writer_on,
 )
+from headwater.log.enqueuing import Enqueue, Enqueued, JobOptions, at_once
 from headwater.log.registry import register
-from headwater.log.writing import AppendOptions, Metadata, group_of
+from headwater.log.writing import AppendOptions, Metadata, enqueue, group_of
 from headwater.operations.settings import Settings
 from headwater.readers.feeds import FeedView
 from headwater.readers.handles import FoldView, RowsView
@@ -131,6 +135,10 @@ class App(Definitions):
         operator = running.database("headwater_operator")
         await operator.open()
         await register(operator, self.events)
+        async with operator.transaction() as connection:
+            for queue in self.queues.values():
+                await register_queue(connection, queue)
+        await self.scheduler.deploy(operator)
         await running.database("headwater_relay").open()
         return {name: await view.deploy() for name, view in running.stored.items()}
 
@@ -149,6 +157,41 @@ class App(Definitions):
                 yield relay
         finally:
             await relay.stop()
+
+    @asynccontextmanager
+    async def working(self, *queues: str, lease_seconds: float = 15.0) -> AsyncIterator[Work]:
+        """Runs the jobs of the queues, or of those named, and schedules, until the end of the block.
+
+        Then it takes no more, waits up to 30 seconds for those under way, and gives back the rest.
+        """
+        for name in queues:
+            self._queue(name)
+        running = self._open
+        await running.database("headwater_relay").open()
+        work = Work(
+            running.database("headwater_app"),
+            running.database("headwater_relay"),
+            [self.queues[name] for name in queues or self.queues],
+            self.jobs,
+            self.scheduler if self.schedules else None,
+            lease_seconds=lease_seconds,
+        )
+        await work.start()
+        try:
+            yield work
+        finally:
+            await work.stop()
+
+    @property
+    def jobs_now(self) -> Jobs:
+        """Queues, jobs and dead letters, as an operator sees and changes them."""
+        return Jobs(self._open.database("headwater_operator"))
+
+    @property
+    def scheduler(self) -> Scheduler:
+        """What enqueues the runs of schedules."""
+        relay = self._open.database("headwater_relay")
+        return Scheduler(relay, list(self.schedules.values()), self.tenant)
 
     @asynccontextmanager
     async def replicating(self) -> AsyncIterator[Replication]:
@@ -268,6 +311,20 @@ class App(Definitions):
         Raises AppendRefused: VersionConflict, InvalidEvent, IdempotencyKeyReused and others.
         """
         return await self._open.commits.append(group_of(self.tenant_of(tenant), events, **options))
+
+    async def enqueue(
+        self, *jobs: Enqueue, tenant: str | None = None, **options: Unpack[JobOptions]
+    ) -> Enqueued:
+        """Creates jobs in a transaction of their own; see Transaction.enqueue for those that follow from facts.
+
+        Raises UnknownQueue and JobRefused.
+        """
+        whose, database = self.tenant_of(tenant), self._open.database("headwater_app")
+        async with database.connection() as connection:
+            if at_once(jobs):  # one statement is a transaction of its own
+                return await enqueue(connection, whose, jobs, options)
+            async with connection.transaction():
+                return await enqueue(connection, whose, jobs, options)
 
     async def do(
         self,

@@ -18,6 +18,7 @@ from headwater.errors import (
     ViewDefinitionError,
 )
 from headwater.events import Event, EventType, EventTypes
+from headwater.jobs.declaring import JobDefinitions
 from headwater.readers.feeds import FeedView
 from headwater.readers.feeds import Installation as FeedsInstallation
 from headwater.readers.handles import D, FoldView, Installation, R, RowsView
@@ -29,10 +30,11 @@ from headwater.views.indexes import Index
 from headwater.views.store import Store, Transform, name_of
 
 
-class Definitions(Installation, FeedsInstallation):
+class Definitions(JobDefinitions, Installation, FeedsInstallation):
     """The declarations of one app, over the types of events that it knows."""
 
     def __init__(self, name: str, events: Iterable[type[Event]]) -> None:
+        super().__init__()
         self.name = name
         self.events = EventTypes(events)
         self._folds: dict[str, FoldView[Any]] = {}
@@ -82,7 +84,7 @@ class Definitions(Installation, FeedsInstallation):
     ) -> Callable[[Callable[..., Any]], FoldView[D]]:
         """Declares events that follow from a fold's changes: ``def large(before: Order, after: Order, event: Placed)``.
 
-        The function returns events or commands, one or several, or None. It makes a view of its own, which
+        The function returns events, commands or jobs (``-> Enqueue | None``), one or several, or None. It makes a view of its own, which
         folds as ``view`` does and appends what it derives, in one commit; a rebuild derives nothing again.
         Raises DefinitionError where a type of event would follow from itself.
         """

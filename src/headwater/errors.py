@@ -127,6 +127,27 @@ class SchemaChanged(HeadwaterError):
     code = "schema_changed"
 
 
+# Jobs --------------------------------------------------------------------------------------------
+
+
+class JobRefused(HeadwaterError):
+    """The job cannot be enqueued."""
+
+    code = "job_refused"
+
+
+class UnknownQueue(JobRefused):
+    """There is no such queue."""
+
+    code = "unknown_queue"
+
+
+class UnknownJob(HeadwaterError):
+    """There is no such job, or what was asked of it comes too late."""
+
+    code = "unknown_job"
+
+
 # Captured tables ---------------------------------------------------------------------------------
 
 
@@ -230,6 +251,12 @@ class CommandDefinitionError(DefinitionError):
     """The command is not well defined."""
 
     code = "command_definition"
+
+
+class JobDefinitionError(DefinitionError):
+    """The queue, job or schedule is not well defined."""
+
+    code = "job_definition"
 
 
 class StateUnreadable(HeadwaterError):

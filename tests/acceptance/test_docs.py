@@ -24,7 +24,7 @@ import pytest
 
 import headwater.errors
 from headwater import App, Document, Event, Settings
-from headwater.entrances.cli import access, capture, commands, history, query, schema, views
+from headwater.entrances.cli import access, capture, commands, history, jobs, query, schema, views
 from headwater.entrances.cli.main import cli
 from headwater.entrances.http import Limits
 from headwater.entrances.http.problems import STATUS
@@ -41,6 +41,7 @@ assert access
 assert capture
 assert commands
 assert history
+assert jobs
 assert query
 assert schema
 assert views
@@ -180,6 +181,7 @@ RUNNABLE = [
     "tutorial/watch-a-table",
     "how-to/decide-with-commands",
     "how-to/derive-events",
+    "how-to/run-jobs",
     "how-to/answer-once",
     "how-to/limit-requests",
     "how-to/roll-out-a-schema-change",

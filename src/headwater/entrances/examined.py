@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from headwater.app import App
 from headwater.capture import Monitor, monitor, problems
+from headwater.jobs.operating import Jobs
 from headwater.operations.health import Finding, examine
 
 _BEHIND_BYTES = 256 * 2**20
@@ -60,6 +61,29 @@ def _of_slot(slot: Monitor, max_wal_bytes: int) -> list[Finding]:
             )
         )
     return findings
+
+
+async def job_metrics(app: App) -> str:
+    """Metrics of queues in Prometheus's text format; empty where there is none."""
+    queues = await Jobs(app.database("headwater_operator")).queues()
+    kinds = (
+        ("waiting_jobs", "gauge", "Jobs that may start.", "waiting"),
+        ("later_jobs", "gauge", "Jobs that are delayed, or behind another of their key.", "later"),
+        ("running_jobs", "gauge", "Jobs that a worker has.", "running"),
+        ("oldest_job_seconds", "gauge", "How long the oldest job that may start has waited.", "oldest_seconds"),
+        ("dead_jobs", "gauge", "Dead letters that were not replayed.", "dead"),
+        ("queue_paused", "gauge", "Whether the queue is paused.", "paused"),
+        ("job_attempts_total", "counter", "Attempts that ended; its rate is the queue's.", "settled"),
+        ("job_failures_total", "counter", "Attempts that failed.", "failed"),
+    )  # fmt: skip
+    lines = []
+    for name, kind, about, field in kinds if queues else ():
+        lines += [f"# HELP headwater_{name} {about}", f"# TYPE headwater_{name} {kind}"]
+        lines += [
+            f'headwater_{name}{{queue="{one.queue}"}} {float(getattr(one, field)):.16g}'
+            for one in queues
+        ]
+    return "\n".join(lines)
 
 
 async def slot_metrics(app: App) -> str:

@@ -305,15 +305,19 @@ class EventTypes:
     def __init__(self, classes: Iterable[type[Event]]) -> None:
         self._by_name: dict[str, EventType] = {}
         for event_class in classes:
-            declared = EventType.of(event_class)
-            clash = self._by_name.get(declared.name)
-            if clash is not None and clash.event_class is not event_class:
-                raise EventDefinitionError(
-                    f"{clash.event_class.__name__} and {event_class.__name__} have the same type "
-                    f"{declared.name!r}.",
-                    hint="Each type is declared once; its newest version replaces the older class.",
-                )
-            self._by_name[declared.name] = declared
+            self.add(event_class)
+
+    def add(self, event_class: type[Event]) -> None:
+        """Declares one more. Raises EventDefinitionError where another class has its name."""
+        declared = EventType.of(event_class)
+        clash = self._by_name.get(declared.name)
+        if clash is not None and clash.event_class is not event_class:
+            raise EventDefinitionError(
+                f"{clash.event_class.__name__} and {event_class.__name__} have the same type "
+                f"{declared.name!r}.",
+                hint="Each type is declared once; its newest version replaces the older class.",
+            )
+        self._by_name[declared.name] = declared
 
     def __iter__(self) -> Iterator[EventType]:
         return iter(self._by_name.values())

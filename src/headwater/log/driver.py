@@ -17,6 +17,7 @@ import psycopg
 from headwater.errors import SettingError
 from headwater.events import Event
 from headwater.log import arrays
+from headwater.log.enqueuing import Enqueue, Enqueued, JobOptions, batches_of
 from headwater.log.tokens import Token
 from headwater.log.writing import AppendOptions, Fact, Group, Writer, Written, group_of
 
@@ -113,6 +114,19 @@ def written_of(rows: Rows) -> Written:
     return Written(Token(rows[-1][2]), positions, tuple(row[1] for row in rows), rows[0][3])
 
 
+def enqueues_of(tenant: str, jobs: Sequence[Enqueue], options: JobOptions) -> list[Call]:
+    """The calls that create jobs."""
+    return [
+        Call("enqueue", {"tenant": tenant, "queue": queue, "items": items})
+        for queue, items in batches_of(jobs, options)
+    ]
+
+
+def enqueued_of(rows: Rows) -> Enqueued:
+    """What was enqueued, from the rows that the database answered."""
+    return Enqueued([row[0] for row in rows], [row[1] for row in rows])
+
+
 def _objects(group: Group) -> list[dict[str, Any]]:
     raw = msgspec.Raw
     objects = []
@@ -145,6 +159,11 @@ class ForeignWriter:
         group = group_of(self._tenant, events, **options)
         return written_of(await self._driver.run(append_of(group)))
 
+    async def enqueue(self, *jobs: Enqueue, **options: Unpack[JobOptions]) -> Enqueued:
+        """Creates jobs that exist if the caller's transaction commits; see Writer."""
+        calls = enqueues_of(self._tenant, jobs, options)
+        return enqueued_of([row for call in calls for row in await self._driver.run(call)])
+
 
 class BlockingWriter:
     """Appends inside the transaction of an application's own blocking connection or session."""
@@ -157,3 +176,8 @@ class BlockingWriter:
         """Appends events that commit or roll back with the caller's transaction; see Writer."""
         group = group_of(self._tenant, events, **options)
         return written_of(self._driver.run(append_of(group)))
+
+    def enqueue(self, *jobs: Enqueue, **options: Unpack[JobOptions]) -> Enqueued:
+        """Creates jobs that exist if the caller's transaction commits; see Writer."""
+        calls = enqueues_of(self._tenant, jobs, options)
+        return enqueued_of([row for call in calls for row in self._driver.run(call)])

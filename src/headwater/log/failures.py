@@ -30,6 +30,8 @@ _BY_STATE: dict[str, type[HeadwaterError]] = {
     "HW030": errors.CaptureRefused,
     "HW031": errors.AlreadyCaptured,
     "HW032": errors.UnknownCapture,
+    "HW040": errors.UnknownQueue,
+    "HW041": errors.JobRefused,
 }
 _NOT_INITIALIZED = {"3F000", "42P01"}  # no such schema or table
 

@@ -18,6 +18,7 @@ from headwater.events import Event, EventType, encode
 from headwater.log import arrays
 from headwater.log.carrying import carried
 from headwater.log.database import SQL, Connection
+from headwater.log.enqueuing import Enqueue, Enqueued, JobOptions, batches_of
 from headwater.log.failures import refusal, translated
 from headwater.log.tokens import Token
 
@@ -184,15 +185,40 @@ class Writer:
         as after any failed statement.
         """
         group = group_of(self._tenant, events, **options)
+        connection = self._within()
+        with translated():
+            if len(group) == 1:
+                return await _append_one(connection, group)
+            return await append_group(connection, group)
+
+    async def enqueue(self, *jobs: Enqueue, **options: Unpack[JobOptions]) -> Enqueued:
+        """Creates jobs that exist if the caller's transaction commits; options hold for all of them.
+
+        Raises UnknownQueue and JobRefused; the transaction is then aborted.
+        """
+        connection = self._within()
+        with translated():
+            return await enqueue(connection, self._tenant, jobs, options)
+
+    def _within(self) -> Connection:
         connection = self._connection
         if connection.autocommit and connection.info.transaction_status == TransactionStatus.IDLE:
             raise errors.TransactionMissing(
                 hint="Use `async with connection.transaction():` around both."
             )
-        with translated():
-            if len(group) == 1:
-                return await _append_one(connection, group)
-            return await append_group(connection, group)
+        return connection
+
+
+async def enqueue(
+    connection: Connection, tenant: str, jobs: Sequence[Enqueue], options: JobOptions
+) -> Enqueued:
+    """Creates a tenant's jobs inside a transaction. Raises what Postgres says."""
+    rows: list[tuple[Any, ...]] = []
+    for queue, items in batches_of(jobs, options):
+        parameters = {"tenant": tenant, "queue": queue, "items": items}
+        cursor = await _cursor(connection).execute(SQL["log.enqueue"], parameters)
+        rows += await cursor.fetchall()
+    return Enqueued([row[0] for row in rows], [row[1] for row in rows])
 
 
 async def _append_one(connection: Connection, group: Group) -> Written:

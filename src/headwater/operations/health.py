@@ -36,6 +36,7 @@ async def examine(operator: Database, views: Mapping[str, StoredView]) -> list[F
             await _security(connection),
             await _powers(connection),
             await _snapshots(connection),
+            *await _jobs(connection),
         ]
     return findings + await _views(operator, views)
 
@@ -146,6 +147,41 @@ async def _snapshots(connection: Connection) -> Finding:
             "End the long transaction; pg_stat_activity names it by backend_xmin.",
         )
     return Finding("ok", "snapshots", f"the oldest is {seconds:.0f} s old")
+
+
+async def _jobs(connection: Connection) -> list[Finding]:
+    """What keeps jobs from being run, or their tables from being emptied."""
+    queues, dead, unworked, dead_tuples, filled = await _row(connection, "health.jobs")
+    if not queues:
+        return []
+    findings = []
+    if unworked:
+        findings.append(
+            Finding("warn", "jobs", f"nobody works, and jobs wait in {unworked}", "Run headwater work.")
+        )  # fmt: skip
+    if dead:
+        findings.append(
+            Finding("warn", "jobs", f"{dead:,} dead letters", "See headwater jobs --dead, then --replay.")
+        )  # fmt: skip
+    if filled > 3:
+        findings.append(
+            Finding(
+                "warn",
+                "jobs",
+                f"all {filled} segments are in use: an old job or a long transaction keeps them from being emptied",
+                "See headwater jobs for what waits longest, and the finding on snapshots.",
+            )
+        )
+    if dead_tuples > 1_000_000:
+        findings.append(
+            Finding(
+                "warn",
+                "jobs",
+                f"{dead_tuples:,} dead rows in the tables of jobs: keys, delays and retries slow down",
+                "End the transaction that the finding on snapshots names; vacuum does the rest.",
+            )
+        )
+    return findings or [Finding("ok", "jobs", f"{queues} queues, {dead_tuples:,} dead rows")]
 
 
 async def _views(operator: Database, views: Mapping[str, StoredView]) -> list[Finding]:

@@ -11,6 +11,9 @@ import signal
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from headwater.jobs.desk import Desk
+from headwater.jobs.taken import RunningJob
+
 FOLD_POINTS = (
     "after read",
     "before aside",
@@ -22,10 +25,35 @@ FOLD_POINTS = (
 REPLAY_POINTS = ("before redo", "after redo", "after unpark")
 
 
+JOB_POINTS = (
+    "before take",
+    "after take",
+    "before settle",
+    "after settle",
+    "before finish",
+    "after finish",
+)
+
+
 def die_at(view: Any, point: str, *, at_call: int = 1) -> None:
     """Makes a view's process kill itself before or after the n-th call of a step."""
     when, step = point.split()
     owner, method = _step(view, step)
+    kill_at(owner, method, when, at_call)
+
+
+def die_working(point: str, *, at_call: int = 1) -> None:
+    """Makes a process that runs jobs kill itself before or after it takes or settles some for the n-th time.
+
+    The step ``finish`` is the last of a job's own transaction, before its commit.
+    """
+    when, step = point.split()
+    owner: Any = RunningJob if step == "finish" else Desk
+    kill_at(owner, {"take": "_take", "settle": "_settle", "finish": "_finish"}[step], when, at_call)
+
+
+def kill_at(owner: Any, method: str, when: str, at_call: int) -> None:
+    """Kills the process before or after the n-th call of a method of an object or a class."""
     calls = 0
     real: Callable[..., Awaitable[Any]] = getattr(owner, method)
 
@@ -40,8 +68,10 @@ def die_at(view: Any, point: str, *, at_call: int = 1) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return result
 
-    # Some owners are shared and frozen, so the double goes in below their own checks.
-    object.__setattr__(owner, method, deadly)
+    if isinstance(owner, type):
+        setattr(owner, method, deadly)
+    else:  # some owners are shared and frozen, so the double goes in below their own checks
+        object.__setattr__(owner, method, deadly)
 
 
 def _step(view: Any, step: str) -> tuple[Any, str]:

@@ -10,6 +10,7 @@ from typing import Any, get_args, get_type_hints
 from headwater.commands import Command, Decider
 from headwater.errors import DefinitionError, ViewDefinitionError
 from headwater.events import Event, EventType
+from headwater.log.enqueuing import Enqueue
 from headwater.views.fold import Fold
 
 
@@ -32,13 +33,16 @@ class Derivation:
         called = name or derive.__name__
         parameters = list(inspect.signature(derive).parameters)
         told = set(_classes_in(get_type_hints(derive).get("return")))
+        jobs = Enqueue in told
+        told -= {Enqueue}
         events = {one for one in told if issubclass(one, Event)}
         for command in told - events:
             events |= set(decider_of(command).events)
-        if len(parameters) != 3 or not events:
+        if len(parameters) != 3 or not (events or jobs):
             raise ViewDefinitionError(
                 f"The derivation {called!r} does not say what it derives.",
-                hint="Write def name(before: State, after: State, event: Placed) -> Large | None.",
+                hint="Write def name(before: State, after: State, event: Placed) -> Large | None; it may return "
+                "events, commands, and jobs (Enqueue).",
             )
         ordered = sorted(events, key=lambda event: EventType.of(event).name)
         return Derivation(called, fold.events, tuple(ordered))
@@ -73,8 +77,8 @@ def _path(
 
 
 def _classes_in(annotated: Any) -> Iterator[type[Any]]:
-    """The event and command classes that an annotation names."""
-    if isinstance(annotated, type) and issubclass(annotated, (Event, Command)):
+    """The event and command classes that an annotation names, and Enqueue for jobs."""
+    if isinstance(annotated, type) and issubclass(annotated, (Event, Command, Enqueue)):
         yield annotated
     for argument in get_args(annotated):
         yield from _classes_in(argument)

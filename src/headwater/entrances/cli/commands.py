@@ -95,7 +95,8 @@ async def _init(
     "--http", "address", metavar="HOST:PORT", help=f"Serve HTTP here; default {DEFAULT_ADDRESS}."
 )
 @click.option("--no-http", is_flag=True, help="Serve no HTTP.")
-async def up(app: App, only: Sequence[str], address: str | None, no_http: bool) -> int:
+@click.option("--work", is_flag=True, help="Also run the app's jobs; see headwater work.")
+async def up(app: App, only: Sequence[str], address: str | None, no_http: bool, work: bool) -> int:
     """Drive the app's views and serve HTTP until interrupted."""
     for view, status in (await app.deploy()).items():
         if status == "stale":
@@ -105,7 +106,8 @@ async def up(app: App, only: Sequence[str], address: str | None, no_http: bool) 
     operator = app.database("headwater_operator")
     async with app.relay(*only):
         output.say(f"driving {', '.join(only or app.views) or 'no views'}; stop with Ctrl-C")
-        async with serving_http(app, address, off=no_http):
+        working = app.working() if work else contextlib.nullcontext()
+        async with serving_http(app, address, off=no_http), working:
             await _report(operator)
     return 0
 

@@ -12,7 +12,7 @@ from headwater.app import App
 from headwater.entrances.cli import output
 from headwater.entrances.cli.commands import json_option
 from headwater.entrances.cli.main import cli, command
-from headwater.entrances.examined import slot_metrics
+from headwater.entrances.examined import job_metrics, slot_metrics
 from headwater.errors import HeadwaterError, UnknownView
 from headwater.operations.health import metrics_text, view_rows
 
@@ -52,8 +52,9 @@ async def metrics(app: App) -> int:
     operator = app.database("headwater_operator")
     await operator.open()
     output.say(await metrics_text(operator))
-    if text := await slot_metrics(app):
-        output.say(text)
+    for text in (await slot_metrics(app), await job_metrics(app)):
+        if text:
+            output.say(text)
     return 0
 
 

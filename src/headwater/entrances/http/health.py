@@ -6,7 +6,7 @@ import msgspec
 import psycopg
 from starlette.responses import Response
 
-from headwater.entrances.examined import examined, slot_metrics
+from headwater.entrances.examined import examined, job_metrics, slot_metrics
 from headwater.entrances.http.access import SQL
 from headwater.entrances.http.routes import Call
 from headwater.errors import HeadwaterError
@@ -90,7 +90,8 @@ async def metrics(call: Call) -> Response:
     """GET /metrics: those of the log, and this process's own."""
     service = call.service
     lines = [await metrics_text(service.app.database("headwater_operator"))]
-    lines += [text for text in [await slot_metrics(service.app)] if text]
+    for text in (await slot_metrics(service.app), await job_metrics(service.app)):
+        lines += [text] if text else []
     lines.append("# HELP headwater_http_requests_total Requests answered, by operation and status.")
     lines.append("# TYPE headwater_http_requests_total counter")
     lines.extend(

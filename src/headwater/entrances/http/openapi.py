@@ -12,6 +12,7 @@ from headwater.entrances.http.appending import AppendedEvent, Receipt
 from headwater.entrances.http.behind import Between, Explained, FieldChange, PastRow
 from headwater.entrances.http.events import EventPage, StoredEvent, StreamPage
 from headwater.entrances.http.health import Readiness
+from headwater.entrances.http.jobs import SHOWN
 from headwater.entrances.http.lines import CloudEvent, EventLine
 from headwater.entrances.http.live.presence import Member, Members
 from headwater.entrances.http.overview import (
@@ -47,6 +48,7 @@ _NAMED = (
     ViewState, ViewList, ViewPage, Row, Readiness, Finding, Ticket,
     Member, Members, CallerState, Overview, LogState, ViewLag, DefinitionText, ParkedEvent, ParkedPage,
     Explained, Change, PastRow, Between, FieldChange,
+    *SHOWN,
 )  # fmt: skip
 
 

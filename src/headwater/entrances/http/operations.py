@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from headwater.entrances.http import appending, behind, events, health, overview, tickets, views
+from headwater.entrances.http.job_operations import operations_on_jobs
 from headwater.entrances.http.limits import Limits
 from headwater.entrances.http.lines import CLOUD_EVENT, CLOUD_EVENTS, NDJSON
 from headwater.entrances.http.live import presence, sse
@@ -76,6 +77,7 @@ def operations(limits: Limits) -> list[Operation]:
         *_behind(),
         *_overview(limits),
         *_operate(),
+        *operations_on_jobs(limits),
     ]
 
 

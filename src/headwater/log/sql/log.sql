@@ -27,6 +27,11 @@ CROSS JOIN LATERAL headwater.append_groups(
   %(streams)s, %(types)s, %(data)s, %(groups)s, %(expected_versions)s, %(metadata)s, %(ids)s, %(keys)s,
   %(occurred_at)s, %(schema_versions)s, s.tenant, %(idempotency_keys)s::jsonb) AS a
 
+-- name: enqueue
+SELECT e.id, e.duplicate
+FROM (SELECT set_config('headwater.tenant', %(tenant)s, true) AS tenant OFFSET 0) AS s
+CROSS JOIN LATERAL headwater.enqueue_many(%(queue)s, %(items)s::jsonb, s.tenant) AS e
+
 -- name: safe
 SELECT last_value - (NOT is_called)::int FROM headwater.safe
 

@@ -20,7 +20,9 @@ CREATE POLICY tenant_own ON headwater.snapshots TO headwater_app
   USING (tenant = (SELECT current_setting('headwater.tenant', true)))
   WITH CHECK (tenant = (SELECT current_setting('headwater.tenant', true)));
 CREATE POLICY operator_all ON headwater.snapshots TO headwater_operator USING (true) WITH CHECK (true);
+CREATE POLICY relay_reads ON headwater.snapshots FOR SELECT TO headwater_relay USING (true);
 GRANT SELECT, INSERT, UPDATE ON headwater.snapshots TO headwater_app;
+GRANT SELECT ON headwater.snapshots TO headwater_relay;
 GRANT SELECT, DELETE ON headwater.snapshots TO headwater_operator;
 
 -- Forgets what nobody has made anew for a month; the relay calls it from time to time.

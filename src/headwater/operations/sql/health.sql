@@ -64,3 +64,13 @@ WHERE n.nspname IN ('headwater', 'headwater_views') AND c.relkind IN ('r', 'p')
 -- name: oldest_snapshot
 SELECT coalesce(max(age(backend_xmin)), 0)::bigint, coalesce(extract(epoch FROM max(clock_timestamp() - xact_start) FILTER (WHERE backend_xmin IS NOT NULL)), 0)::float8
 FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
+
+-- name: jobs
+SELECT (SELECT count(*)::int FROM headwater.job_queues),
+       (SELECT count(*)::int FROM headwater.job_dead AS d WHERE d.replayed_as IS NULL),
+       (SELECT string_agg(q.queue, ', ' ORDER BY q.queue) FROM headwater.job_queues AS q
+        WHERE NOT EXISTS (SELECT FROM headwater.job_workers AS w WHERE w.expires_at > clock_timestamp())
+          AND (headwater.queue_waits(q.queue_id) OR EXISTS (SELECT FROM headwater.job_lanes AS l WHERE l.queue_id = q.queue_id AND headwater.lane_waits(l.lane_id)))),
+       (SELECT coalesce(sum(n_dead_tup), 0)::bigint FROM pg_stat_user_tables WHERE schemaname = 'headwater' AND relname LIKE 'job\_%%'),
+       (SELECT count(*)::int FROM pg_class AS c WHERE c.relnamespace = 'headwater'::regnamespace AND c.relname ~ '^jobs_[0-3]$'
+          AND pg_relation_size(c.oid) > 0)

@@ -1,10 +1,11 @@
-"""Events that a fold derives, appended in the commit of its batch."""
+"""Events and jobs that a fold derives, appended in the commit of its batch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
 import psycopg
 
 from headwater.commands import Command, Decider
@@ -13,18 +14,27 @@ from headwater.errors import (
     DatabaseUnavailable,
     DecisionOutdated,
     UnknownEventType,
+    UnknownQueue,
     VersionConflict,
 )
 from headwater.log import Fact
 from headwater.log.database import SQL as LOG
 from headwater.log.database import Connection
+from headwater.log.enqueuing import Enqueue
 from headwater.log.failures import translated
-from headwater.log.writing import append_group, group_of
+from headwater.log.writing import append_group, enqueue, group_of
 from headwater.relay import CannotApply
 from headwater.views.driving.record import SQL, ViewRecord
 from headwater.views.fold import Derived
 
-_LATER = (psycopg.Error, DecisionOutdated, VersionConflict, UnknownEventType, DatabaseUnavailable)
+_LATER = (
+    psycopg.Error,
+    DecisionOutdated,
+    VersionConflict,
+    UnknownEventType,
+    UnknownQueue,
+    DatabaseUnavailable,
+)
 """Nobody's fault: the same batch may go through later, or once the app is deployed."""
 
 DeciderOf = Callable[[type[Command]], Decider[Any]]
@@ -74,6 +84,10 @@ class DerivedEvents:
             if isinstance(item, Command):
                 request = Request(item, derived.tenant, carried)
                 await decide_within(connection, self._decider_of(type(item)), request)
+            elif isinstance(item, Enqueue):
+                job = msgspec.structs.replace(item, metadata={**carried, **item.metadata})
+                with translated():
+                    await enqueue(connection, derived.tenant, [job], {})
             else:
                 facts.append(Fact(event=item, metadata=carried))
         if facts:

@@ -14,3 +14,8 @@ CROSS JOIN LATERAL headwater.claim(CAST(:key AS text), decode(CAST(:request_hash
 -- name: settle
 SELECT headwater.settle(CAST(:key AS text), NULL, NULL, decode(CAST(:answer AS text), 'base64'), s.tenant)
 FROM (SELECT set_config('headwater.tenant', CAST(:tenant AS text), true) AS tenant OFFSET 0) AS s
+
+-- name: enqueue
+SELECT e.id, e.duplicate
+FROM (SELECT set_config('headwater.tenant', CAST(:tenant AS text), true) AS tenant OFFSET 0) AS s
+CROSS JOIN LATERAL headwater.enqueue_many(CAST(:queue AS text), CAST(CAST(:items AS text) AS jsonb), s.tenant) AS e

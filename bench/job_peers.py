@@ -1,0 +1,89 @@
+"""Other queues on Postgres, behind what the measurement needs of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def installed() -> list[str]:
+    """The peers that are installed: the extra ``bench`` brings them."""
+    found = []
+    for name in ("pgqueuer", "procrastinate"):
+        try:
+            __import__(name)
+        except ImportError:
+            continue
+        found.append(name)
+    return found
+
+
+def procrastinate_app(url: str) -> Any:
+    """An app with one empty task."""
+    import procrastinate
+
+    from bench.job_waits import began
+
+    app = procrastinate.App(connector=procrastinate.PsycopgConnector(conninfo=url))
+
+    async def empty(at_ns: int) -> None:
+        began(at_ns)
+
+    app.task(name="empty", queue="plain")(empty)
+    return app
+
+
+class PgQueuerPeer:
+    """PgQueuer."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    async def open(self) -> None:
+        import asyncpg
+        from pgqueuer import AsyncpgDriver, Queries
+
+        self.connection = await asyncpg.connect(self.url)
+        self.queries = Queries(AsyncpgDriver(self.connection))
+        await self.queries.install()
+
+    async def enqueue(self, at_ns: int, count: int) -> None:
+        for start in range(0, count, 1000):
+            some = min(1000, count - start)
+            await self.queries.enqueue(["empty"] * some, [str(at_ns).encode()] * some, [0] * some)
+
+    async def busy(self) -> bool:
+        return bool(await self.connection.fetchval("SELECT EXISTS (SELECT FROM pgqueuer)"))
+
+    async def close(self) -> None:
+        await self.connection.close()
+
+
+class ProcrastinatePeer:
+    """Procrastinate."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    async def open(self) -> None:
+        self.app = procrastinate_app(self.url)
+        self.opened = self.app.open_async()
+        await self.opened.__aenter__()
+        await self.app.schema_manager.apply_schema_async()
+
+    async def enqueue(self, at_ns: int, count: int) -> None:
+        task = self.app.tasks["empty"]
+        for start in range(0, count, 1000):
+            some = min(1000, count - start)
+            await task.batch_defer_async(*[{"at_ns": at_ns}] * some)
+
+    async def busy(self) -> bool:
+        found = await self.app.connector.execute_query_one_async(
+            "SELECT EXISTS (SELECT FROM procrastinate_jobs WHERE status IN ('todo', 'doing')) AS left"
+        )
+        return bool(found["left"])
+
+    async def close(self) -> None:
+        await self.opened.__aexit__(None, None, None)
+
+
+PEERS: dict[str, Any] = {"pgqueuer": PgQueuerPeer, "procrastinate": ProcrastinatePeer}

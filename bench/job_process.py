@@ -1,0 +1,86 @@
+"""A process that runs empty jobs by one of several systems: ``python -m bench.job_process SYSTEM URL WORKERS``.
+
+It says ``ready``, begins at the first line it reads, and ends at the next or at the end of its input; then it
+prints one line of JSON: for each job that carried a time, how long after it the job began, in milliseconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import threading
+
+import msgspec
+
+from bench.job_waits import WAITS, began
+
+
+def _lines() -> tuple[asyncio.Event, asyncio.Event]:
+    loop, go, end = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
+
+    def read() -> None:
+        for event in (go, end):
+            sys.stdin.readline()
+            loop.call_soon_threadsafe(event.set)
+
+    threading.Thread(target=read, daemon=True).start()
+    print("ready", flush=True)
+    return go, end
+
+
+async def headwater(url: str, workers: int) -> None:
+    """Headwater's own."""
+    from bench.jobs import job_app
+
+    app = job_app(url, workers)
+    async with app:
+        go, end = _lines()
+        await go.wait()
+        async with app.working():
+            await end.wait()
+
+
+async def pgqueuer(url: str, workers: int) -> None:
+    """PgQueuer over asyncpg, a hundred jobs a batch."""
+    import asyncpg
+    from pgqueuer import AsyncpgDriver, PgQueuer
+
+    queuer = PgQueuer(AsyncpgDriver(await asyncpg.connect(url)))
+
+    @queuer.entrypoint("empty")
+    async def empty(job: object) -> None:
+        began(int(getattr(job, "payload", b"") or b"0"))
+
+    go, end = _lines()
+    await go.wait()
+    running = asyncio.create_task(queuer.qm.run(batch_size=max(workers, 100)))
+    await end.wait()
+    queuer.qm.shutdown.set()
+    await asyncio.wait({running}, timeout=5)
+
+
+async def procrastinate(url: str, workers: int) -> None:
+    """Procrastinate over psycopg."""
+    from bench.job_peers import procrastinate_app
+
+    app = procrastinate_app(url)
+    async with app.open_async():
+        go, end = _lines()
+        await go.wait()
+        running = asyncio.create_task(
+            app.run_worker_async(
+                concurrency=workers, install_signal_handlers=False, listen_notify=True
+            )
+        )
+        await end.wait()
+        running.cancel()
+        await asyncio.wait({running}, timeout=5)
+
+
+if __name__ == "__main__":
+    systems = {"headwater": headwater, "pgqueuer": pgqueuer, "procrastinate": procrastinate}
+    _, system, database, count = sys.argv
+    asyncio.run(systems[system](database, int(count)))
+    print(msgspec.json.encode(WAITS).decode(), flush=True)
+    os._exit(0)
