@@ -14,7 +14,19 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from bench import apis, appends, capture, clickhouse, commands, http, jobs, rollups, stores, views
+from bench import (
+    apis,
+    appends,
+    capture,
+    clickhouse,
+    commands,
+    http,
+    jobs,
+    personal,
+    rollups,
+    stores,
+    views,
+)
 from bench.ground import Figure, Ground, ground
 
 
@@ -32,6 +44,7 @@ def parts(rounds: int, size: int) -> dict[str, Callable[[Ground], Awaitable[list
         "capture": lambda g: capture.updates(g, rounds),
         "commands": lambda g: commands.commands(g, rounds),
         "snapshots": lambda g: commands.long_streams(g, rounds),
+        "personal": lambda g: personal.personal(g, rounds),
         "limits": lambda g: apis.limits(g, rounds),
         "once": lambda g: apis.once(g, rounds),
         "http": lambda g: http.everything(g, rounds),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Any, Self, Unpack, cast, overload
+from typing import Any, Self, TypeVar, Unpack, cast, overload
 
 from psycopg import sql
 
@@ -40,6 +40,7 @@ from headwater.log.enqueuing import Enqueue, Enqueued, JobOptions, at_once
 from headwater.log.registry import register
 from headwater.log.writing import AppendOptions, Metadata, enqueue, group_of
 from headwater.operations.settings import Settings
+from headwater.personal import Forgetting, Seal
 from headwater.readers.feeds import FeedView
 from headwater.readers.handles import FoldView, RowsView
 from headwater.readers.reading import DEFAULT_TIMEOUT_SECONDS, Reader
@@ -52,6 +53,8 @@ from headwater.views.driving.rebuilding import Rebuild
 from headwater.views.driving.view import DrivenView
 from headwater.views.port import Status
 from headwater.views.store import DocumentsEngine, RowsEngine, Store, TablesEngine
+
+T = TypeVar("T")
 
 
 class App(Definitions):
@@ -140,6 +143,7 @@ class App(Definitions):
                 await register_queue(connection, queue)
         await self.scheduler.deploy(operator)
         await running.database("headwater_relay").open()
+        await self._hold_to_the_ledger()
         return {name: await view.deploy() for name, view in running.stored.items()}
 
     @asynccontextmanager
@@ -147,6 +151,7 @@ class App(Definitions):
         """Drives the views, or those named, until the end of the block."""
         running = self._open
         await running.database("headwater_relay").open()
+        await self._hold_to_the_ledger()
         # Of its own: a view that an operator rebuilds meanwhile learns another generation.
         driven = running.views()
         targets = [driven[self.stored(name).name] for name in views or running.stored]
@@ -292,7 +297,7 @@ class App(Definitions):
         """A transaction on one of the app's own connections, for its tables and its facts."""
         whose = self.tenant_of(tenant)
         async with self._open.database("headwater_app").transaction(whose) as connection:
-            yield Transaction(connection, whose)
+            yield Transaction(connection, whose, self._open.personal.seal)
 
     @property
     def deciding(self) -> Deciding:
@@ -310,7 +315,39 @@ class App(Definitions):
         ``expect`` is the version of the first event's stream before the append; 0 means a new stream.
         Raises AppendRefused: VersionConflict, InvalidEvent, IdempotencyKeyReused and others.
         """
-        return await self._open.commits.append(group_of(self.tenant_of(tenant), events, **options))
+        whose = self.tenant_of(tenant)
+        sealed = await self._open.personal.seal(whose, events)
+        return await self._open.commits.append(group_of(whose, sealed, **options))
+
+    async def seal(
+        self, *events: Event | Fact, tenant: str | None = None
+    ) -> Sequence[Event | Fact]:
+        """The events with their personal fields sealed, for `app.on(...)`; `app.append` does so by itself.
+
+        Raises SubjectForgotten, KeyUnavailable, and SettingError where no master key is set.
+        """
+        return await self._open.personal.seal(self.tenant_of(tenant), events)
+
+    async def open_sealed(self, value: T, *, tenant: str | None = None) -> T:
+        """An event, document, row or list of them with the sealed texts in it opened, for the tenant.
+
+        Texts of a person who was forgotten become FORGOTTEN. Raises KeyUnavailable, SettingError.
+        """
+        return await self._open.personal.sealing.open(self.tenant_of(tenant), value)
+
+    async def forgetting(self) -> Forgetting:
+        """Forgets persons, as an operator. Raises SettingError where a key or the ledger is not set."""
+        operator = self.database("headwater_operator")
+        await operator.open()
+        return self._open.personal.forgetting(operator, self.append, self._told)
+
+    async def _hold_to_the_ledger(self) -> None:
+        """A database that was restored forgets again whom it had forgotten."""
+        if self._open.personal.keeps_ledger:
+            await (await self.forgetting()).apply_ledger()
+
+    async def _told(self, stream: str, tenant: str) -> list[Event]:
+        return [each.event for each in await self.log.stream(stream, tenant=tenant)]
 
     async def enqueue(
         self, *jobs: Enqueue, tenant: str | None = None, **options: Unpack[JobOptions]
@@ -377,9 +414,14 @@ class App(Definitions):
 class Transaction(Writer):
     """A writer that also runs the application's own statements."""
 
-    def __init__(self, connection: Connection, tenant: str) -> None:
+    def __init__(self, connection: Connection, tenant: str, seal: Seal) -> None:
         super().__init__(connection, tenant)
         self.connection = connection
+        self._seal = seal
+
+    async def append(self, *events: Event | Fact, **options: Unpack[AppendOptions]) -> Written:
+        """Appends events, their personal fields sealed; see Writer."""
+        return await super().append(*await self._seal(self._tenant, events), **options)
 
 
 __all__ = ["App", "FeedView", "FoldView", "RowsView", "Transaction"]

@@ -19,6 +19,7 @@ from headwater.errors import (
 )
 from headwater.events import Event, EventType, EventTypes
 from headwater.jobs.declaring import JobDefinitions
+from headwater.personal import SubjectWasForgotten
 from headwater.readers.feeds import FeedView
 from headwater.readers.feeds import Installation as FeedsInstallation
 from headwater.readers.handles import D, FoldView, Installation, R, RowsView
@@ -36,7 +37,10 @@ class Definitions(JobDefinitions, Installation, FeedsInstallation):
     def __init__(self, name: str, events: Iterable[type[Event]]) -> None:
         super().__init__()
         self.name = name
-        self.events = EventTypes(events)
+        declared = list(events)
+        if any(EventType.of(event).personal for event in declared):
+            declared.append(SubjectWasForgotten)
+        self.events = EventTypes(dict.fromkeys(declared))
         self._folds: dict[str, FoldView[Any]] = {}
         self._rows: dict[str, RowsView[Any]] = {}
         self._feeds: dict[str, FeedView] = {}

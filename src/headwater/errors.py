@@ -91,6 +91,30 @@ class LimitExceeded(AppendRefused):
     code = "limit_exceeded"
 
 
+class SubjectForgotten(HeadwaterError):
+    """The person has been forgotten, so nothing can be sealed for them."""
+
+    code = "subject_forgotten"
+
+
+class KeyUnavailable(HeadwaterError):
+    """A key for personal data is missing, wrong, or does not fit."""
+
+    code = "key_unavailable"
+
+
+class SubjectUnknown(HeadwaterError):
+    """Nobody has asked to forget this subject."""
+
+    code = "subject_unknown"
+
+
+class LedgerBroken(HeadwaterError):
+    """The ledger of forgotten persons is not as it was written."""
+
+    code = "ledger_broken"
+
+
 class TenantRefused(HeadwaterError):
     """The tenant is not this session's."""
 

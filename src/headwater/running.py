@@ -9,6 +9,7 @@ from headwater.capture.replication import Replication
 from headwater.commands import Deciding
 from headwater.log import Database, SharedCommits
 from headwater.operations.settings import Settings
+from headwater.personal import PersonalData
 from headwater.readers.feeds import FeedView
 from headwater.readers.handles import FoldView, RowsView
 from headwater.readers.reading import Reader
@@ -55,7 +56,8 @@ class Running:
         self.reader = Reader(app_database)
         self.commits = SharedCommits(app_database)
         await self.commits.start()
-        self.deciding = Deciding(app_database, self.commits)
+        self.personal = PersonalData(self._settings, app_database)
+        self.deciding = Deciding(app_database, self.commits, self.personal.seal)
         self.stored = self.views()
 
     def views(self) -> dict[str, StoredView]:

@@ -34,6 +34,9 @@ _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.002, 0.1
 
 T = TypeVar("T")
 
+Seal = Callable[[str, Sequence[Event | Fact]], Awaitable[Sequence[Event | Fact]]]
+"""Seals personal fields of a tenant's events."""
+
 MAX_ATTEMPTS = 20
 """How often a command is decided before its conflict is raised."""
 
@@ -56,9 +59,10 @@ class Request:
 class Deciding:
     """Runs commands in the application's role."""
 
-    def __init__(self, database: Database, commits: SharedCommits) -> None:
+    def __init__(self, database: Database, commits: SharedCommits, seal: Seal) -> None:
         self._database = database
         self._commits = commits
+        self._seal = seal
         self._reads = SharedReads(database)
         self._snapshots = Snapshots(database)
 
@@ -105,12 +109,13 @@ class Deciding:
             return decided
         if not decided:
             return self._nothing(seen)
-        facts = _facts(decided, seen, request.metadata)
+        sealed = await self._sealed(request, decided)
+        facts = _facts(sealed, seen, request.metadata)
         if facts is not None:
             written = await self._commits.append(group_of(request.tenant, facts))
-            return _accepted(written, decided)
+            return _accepted(written, sealed)
         async with self._database.transaction(request.tenant) as connection:
-            return await _append(connection, request, seen, decided)
+            return await _append(connection, request, seen, sealed)
 
     async def _look(self, decider: Decider[Any], request: Request, places: Sequence[Place]) -> Seen:
         if all(place.by == "stream" for place in places):
@@ -165,7 +170,8 @@ class Deciding:
             return decided
         if not decided:
             return self._nothing(seen)
-        accepted = await _append(connection, request, seen, decided)
+        sealed = await self._sealed(request, decided)
+        accepted = await _append(connection, request, seen, sealed)
         result = {
             "key": key,
             "positions": list(accepted.positions),
@@ -174,8 +180,15 @@ class Deciding:
         await connection.execute(SQL["commands.settle"], result)
         return accepted
 
+    async def _sealed(self, request: Request, decided: Sequence[Event]) -> Sequence[Event]:
+        return [_event_of(item) for item in await self._seal(request.tenant, decided)]
+
     def _nothing(self, seen: Seen) -> Accepted:
         return Accepted(self._database.identity.token(seen.position))
+
+
+def _event_of(item: Event | Fact) -> Event:
+    return item.event if isinstance(item, Fact) else item
 
 
 async def decide_within(

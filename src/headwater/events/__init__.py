@@ -1,6 +1,7 @@
 """What a fact is: types, schemas and typed relations. No I/O."""
 
 from headwater.events.event import Event, EventType, EventTypes, Recorded, encode
+from headwater.events.personal import Personal
 from headwater.events.relations import COMMON_COLUMNS, Column, Relation
 from headwater.events.upcasting import Cast, Computed, Default, Remove, Rename
 
@@ -13,6 +14,7 @@ __all__ = [
     "Event",
     "EventType",
     "EventTypes",
+    "Personal",
     "Recorded",
     "Relation",
     "Remove",

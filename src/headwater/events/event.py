@@ -18,6 +18,7 @@ from msgspec.structs import fields as struct_fields
 
 from headwater.errors import EventDefinitionError, InvalidEvent, UnknownEventType
 from headwater.events.pattern import Pattern
+from headwater.events.personal import personal_fields, sealed_schema
 from headwater.events.relations import Relation
 from headwater.events.schema import Schema, relation_of, schema_of
 from headwater.events.upcasting import Step, Steps, Upcasting
@@ -89,6 +90,8 @@ class EventType:
     stream_name: Pattern
     key_names: tuple[Pattern, ...]
     upcasting: Upcasting
+    personal: Mapping[str, str]
+    """Personal fields, with the field that names each one's subject."""
 
     @staticmethod
     @cache
@@ -98,11 +101,14 @@ class EventType:
         Raises EventDefinitionError where the class's names or fields are not well formed.
         """
         name, pattern, version, keys, upcasts = event_class.__declared__
-        schema = event_class.__dict__.get("__registered__")
+        schema, personal = event_class.__dict__.get("__registered__"), {}
         if schema is None:  # what is registered, the database has checked
             schema = schema_of(event_class)
             _check_names(event_class, name, pattern, version, schema)
             _check_keys(event_class, keys)
+            personal = personal_fields(event_class, schema)
+            _check_personal(event_class, personal, pattern, keys)
+            schema = sealed_schema(schema, personal)
             _check_upcasts(event_class, version, upcasts)
             upcasting = Upcasting(
                 version, upcasts, _defaults_of(event_class), frozenset(schema["required"])
@@ -112,7 +118,16 @@ class EventType:
         decoder = msgspec.json.Decoder(event_class)
         stream, key_names = Pattern.of(pattern), tuple(map(Pattern.of, keys))
         return EventType(
-            name, version, pattern, event_class, schema, decoder, stream, key_names, upcasting
+            name,
+            version,
+            pattern,
+            event_class,
+            schema,
+            decoder,
+            stream,
+            key_names,
+            upcasting,
+            personal,
         )
 
     @staticmethod
@@ -253,6 +268,18 @@ def _check_keys(cls: type[Event], keys: tuple[str, ...]) -> None:
                 f"The event {cls.__name__} has the malformed key {key!r}.",
                 hint="Write a text with the names of its fields in braces, such as mail:{mail}.",
             )
+
+
+def _check_personal(
+    cls: type[Event], personal: Mapping[str, str], pattern: str, keys: tuple[str, ...]
+) -> None:
+    """Raises EventDefinitionError where a personal field would stand in a name in clear."""
+    named = {name for text in (pattern, *keys) for name in Pattern.of(text).fields}
+    if clear := sorted(named & set(personal)):
+        raise EventDefinitionError(
+            f"The personal field {cls.__name__}.{clear[0]} is part of a stream's or a key's name.",
+            hint="Names are not sealed: use an identifier that says nothing of the person.",
+        )
 
 
 def _check_upcasts(cls: type[Event], version: int, upcasts: Mapping[int, Steps]) -> None:

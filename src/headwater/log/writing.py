@@ -15,6 +15,7 @@ from psycopg.rows import tuple_row
 
 from headwater import errors
 from headwater.events import Event, EventType, encode
+from headwater.events.personal import is_sealed
 from headwater.log import arrays
 from headwater.log.carrying import carried
 from headwater.log.database import SQL, Connection
@@ -81,6 +82,12 @@ class Group:
         ``keys`` stand in place of those that its class says.
         """
         declared = EventType.of(type(event))
+        for name in declared.personal:
+            if (text := getattr(event, name)) is not None and not is_sealed(text):
+                raise errors.InvalidEvent(
+                    f"The personal field {name!r} of {declared.name!r} is in clear.",
+                    hint="Seal the event first: await app.seal(event). app.append does so by itself.",
+                )
         self.streams.append(declared.stream_of(event))
         self.types.append(declared.name)
         self.data.append(encode(event))

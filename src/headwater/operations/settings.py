@@ -114,6 +114,37 @@ class Settings:
             "about": "Rebuilds and backfills pause while a live view is behind by more; 0: they never do.",
         },
     )
+    master_key: str = field(
+        default="",
+        repr=False,
+        metadata={
+            "variable": "HEADWATER_MASTER_KEY",
+            "about": "The keys that wrap persons' keys, NAME:KEY as `headwater keys new NAME` prints them, the newest "
+            "first, commas between.",
+        },
+    )
+    master_key_file: str = field(
+        default="",
+        metadata={
+            "variable": "HEADWATER_MASTER_KEY_FILE",
+            "about": "A file with the same, one a line, instead.",
+        },
+    )
+    signing_key: str = field(
+        default="",
+        repr=False,
+        metadata={
+            "variable": "HEADWATER_SIGNING_KEY",
+            "about": "The key that signs who was forgotten, as `headwater keys signing` prints it. Operators need it.",
+        },
+    )
+    forgotten_ledger: str = field(
+        default="",
+        metadata={
+            "variable": "HEADWATER_FORGOTTEN_LEDGER",
+            "about": "The file of who was forgotten, outside the database and its backups. A restored database is held to it.",
+        },
+    )
     stores: Mapping[str, str] = field(
         default_factory=dict,
         metadata={

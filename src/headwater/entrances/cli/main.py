@@ -173,5 +173,6 @@ def main() -> None:
     importlib.import_module("headwater.entrances.cli.query")
     importlib.import_module("headwater.entrances.cli.schema")
     importlib.import_module("headwater.entrances.cli.history")
+    importlib.import_module("headwater.entrances.cli.personal")
     importlib.import_module("headwater.entrances.cli.jobs")
     cli()

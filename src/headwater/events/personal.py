@@ -1,0 +1,70 @@
+"""Personal fields: what an event says of a person, and of whom.
+
+Such a field is text that is sealed before it enters the log. Its subject is another field of the same event.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, get_type_hints
+
+import msgspec
+
+from headwater.errors import EventDefinitionError
+
+SEALED = re.compile(r"hw1\.[A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{38,}")
+"""The layout of sealed text: a version, the key's id, and the nonce with the sealed bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Personal:
+    """Marks a field of a person, whom another field names: ``mail: Annotated[str, Personal("customer")]``."""
+
+    subject: str
+
+
+def personal_fields(cls: type[msgspec.Struct], schema: Mapping[str, Any]) -> dict[str, str]:
+    """The personal fields of an event class, with the field that names each one's subject.
+
+    Raises EventDefinitionError where a field or its subject is of no use for that.
+    """
+    hints = get_type_hints(cls, include_extras=True)
+    found: dict[str, str] = {}
+    for name, hint in hints.items():
+        marks = [m for m in getattr(hint, "__metadata__", ()) if isinstance(m, Personal)]
+        if not marks:
+            continue
+        given = schema["properties"].get(name)
+        text: dict[str, Any] = {"type": "string"}
+        if given not in (text, {"anyOf": [text, {"type": "null"}]}):
+            raise EventDefinitionError(
+                f"The personal field {cls.__name__}.{name} is not text.",
+                hint="Use str or str | None without limits: what is sealed is text.",
+            )
+        found[name] = marks[0].subject
+    for name, subject in found.items():
+        if subject in found or subject not in schema["required"]:
+            raise EventDefinitionError(
+                f"The personal field {cls.__name__}.{name} is of {subject!r}, which is no required field.",
+                hint="Name a required field that is not personal itself, such as the customer's number.",
+            )
+    return found
+
+
+def sealed_schema(schema: Mapping[str, Any], personal: Mapping[str, str]) -> dict[str, Any]:
+    """A schema as the database checks it: personal fields hold sealed text and no other."""
+    properties = dict(schema["properties"])
+    for name, subject in personal.items():
+        sealed = {"type": "string", "format": "sealed", "subject": subject}
+        optional = "anyOf" in properties[name]
+        properties[name] = {"anyOf": [sealed, {"type": "null"}]} if optional else sealed
+    return {**schema, "properties": properties}
+
+
+def is_sealed(value: object) -> bool:
+    """Whether a value is sealed text, by its layout."""
+    if not isinstance(value, str) or not value.startswith("hw1."):
+        return False
+    return SEALED.fullmatch(value) is not None

@@ -1,0 +1,115 @@
+"""Personal data of one installation: what an app needs of this room, by its settings."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from headwater.errors import SettingError
+from headwater.events import Event, EventType
+from headwater.log import Database, Fact, Written
+from headwater.personal.forgetting import Forgetting
+from headwater.personal.keys import SubjectKeys
+from headwater.personal.ledger import Ledger
+from headwater.personal.master import KeyService, MasterKeys
+from headwater.personal.sealing import Sealing
+from headwater.personal.signing import Signer
+
+Seal = Callable[[str, Sequence[Event | Fact]], Awaitable[Sequence[Event | Fact]]]
+
+
+class Secrets(Protocol):
+    """The settings of this room."""
+
+    @property
+    def master_key(self) -> str:
+        """Master keys, as text."""
+        ...
+
+    @property
+    def master_key_file(self) -> str:
+        """A file with them."""
+        ...
+
+    @property
+    def signing_key(self) -> str:
+        """The key that signs."""
+        ...
+
+    @property
+    def forgotten_ledger(self) -> str:
+        """The ledger's file."""
+        ...
+
+
+def master_keys_of(secrets: Secrets) -> MasterKeys:
+    """The master keys of the settings. Raises SettingError."""
+    text = secrets.master_key
+    if not text and secrets.master_key_file:
+        try:
+            text = Path(secrets.master_key_file).read_text()
+        except OSError as error:
+            raise SettingError(
+                f"HEADWATER_MASTER_KEY_FILE cannot be read: {error.strerror}.",
+                hint="Name a file that this process may read.",
+            ) from error
+    if not text:
+        raise SettingError(
+            "There is no master key, so nothing of a person can be sealed or opened.",
+            hint="Set HEADWATER_MASTER_KEY to what `headwater keys new NAME` prints, or HEADWATER_MASTER_KEY_FILE.",
+        )
+    return MasterKeys.of(text)
+
+
+class PersonalData:
+    """Seals and opens; forgets. The keys are read when first needed."""
+
+    def __init__(
+        self, secrets: Secrets, database: Database, service: KeyService | None = None
+    ) -> None:
+        self._secrets = secrets
+        self._database = database
+        self._service = service
+        self._sealing: Sealing | None = None
+
+    @property
+    def sealing(self) -> Sealing:
+        """Seals and opens. Raises SettingError where there is no master key."""
+        if self._sealing is None:
+            service = self._service or master_keys_of(self._secrets)
+            self._sealing = Sealing(SubjectKeys(self._database, service))
+        return self._sealing
+
+    async def seal(self, tenant: str, events: Sequence[Event | Fact]) -> Sequence[Event | Fact]:
+        """The events, sealed where they have personal fields."""
+        if any(_is_personal(item) for item in events):
+            return await self.sealing.seal(tenant, events)
+        return events
+
+    @property
+    def keeps_ledger(self) -> bool:
+        """Whether the settings name a ledger."""
+        return bool(self._secrets.forgotten_ledger)
+
+    def forgetting(
+        self,
+        operator: Database,
+        append: Callable[..., Awaitable[Written]],
+        reads: Callable[[str, str], Awaitable[list[Event]]],
+    ) -> Forgetting:
+        """Forgets persons. Raises SettingError where a key or the ledger is not set."""
+        if not self._secrets.signing_key or not self._secrets.forgotten_ledger:
+            raise SettingError(
+                "Forgetting needs a key to sign with, and a ledger outside the database.",
+                hint="Set HEADWATER_SIGNING_KEY to what `headwater keys signing` prints, and HEADWATER_FORGOTTEN_LEDGER to a file.",
+            )
+        signer = Signer.of(self._secrets.signing_key)
+        ledger = Ledger(Path(self._secrets.forgotten_ledger), signer)
+        log_id = self._database.identity.log_id
+        return Forgetting(operator, log_id, self.sealing, signer, ledger, append, reads)
+
+
+def _is_personal(item: Event | Fact) -> bool:
+    event = item.event if isinstance(item, Fact) else item
+    return bool(EventType.of(type(event)).personal)

@@ -1,0 +1,224 @@
+"""Forgetting a person: the key is destroyed, and with it whatever it sealed, wherever that was copied.
+
+The steps come in an order in which each may be repeated: request, ledger, key, fact, certificate. Whoever is killed
+between two of them is followed by the same request again.
+"""
+
+from __future__ import annotations
+
+import base64
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Protocol
+from uuid import UUID
+
+import msgspec
+
+from headwater.errors import SubjectUnknown
+from headwater.events import Event
+from headwater.log import Written
+from headwater.log.database import Database
+from headwater.log.statements import Statements
+from headwater.personal.ledger import Ledger
+from headwater.personal.sealing import FORGOTTEN, Sealing
+from headwater.personal.signing import Signer
+
+SQL = Statements("headwater.personal")
+
+DUE_DAYS = 30
+"""Within how many days a request is due: a month, as the GDPR's article 12 has it."""
+_CANARIES = 100
+_AT_ONCE = 1_000
+_WAL = """The key, wrapped by a master key, in WAL and backups from before {before}, until they expire. A database \
+restored from them destroys it again, by the ledger, before it is read."""
+_DEAD_ROW = "The same in a dead row of the table of keys, until Postgres vacuums it."
+_OWN = "What your own code opened and kept, and answers of your own endpoints, which are kept for 24 h."
+_REMAINS = (_WAL, _DEAD_ROW, _OWN)
+
+
+class SubjectWasForgotten(Event, type="subject.forgotten", stream="erasure/{request}"):
+    """The fact that a person was forgotten, signed by the installation."""
+
+    request: str
+    subject: str
+    key: str
+    at: datetime
+    signature: str
+
+
+class Certificate(msgspec.Struct, frozen=True):
+    """What forgetting did, and what a search found afterwards.
+
+    ``sealed_events`` hold texts that no key opens any more; ``opened`` of ``canaries`` of them could be opened, which
+    is 0 where all is well. ``remains`` says what is left, and until when.
+    """
+
+    request: UUID
+    tenant: str
+    subject: str
+    key_id: UUID
+    requested_at: datetime
+    due_at: datetime
+    forgotten_at: datetime
+    checked_at: datetime
+    key_destroyed: bool
+    in_ledger: bool
+    fact_signed: bool
+    sealed_events: int
+    canaries: int
+    opened: int
+    remains: tuple[str, ...]
+    public_key: str
+    signature: str = ""
+
+    @property
+    def holds(self) -> bool:
+        """Whether the person is forgotten by all that was looked at."""
+        return self.key_destroyed and self.in_ledger and self.fact_signed and self.opened == 0
+
+    @property
+    def late(self) -> bool:
+        """Whether it was done after the day on which it was due."""
+        return self.forgotten_at > self.due_at
+
+
+class Log(Protocol):
+    """What forgetting needs of an app."""
+
+    async def append(self, *events: Event, tenant: str, idempotency_key: str) -> Written:
+        """Appends the fact."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Forgetting:
+    """Forgets persons, as an operator. ``reads`` gives the facts of a request's stream."""
+
+    operator: Database
+    log_id: str
+    sealing: Sealing
+    signer: Signer
+    ledger: Ledger
+    append: Callable[..., Awaitable[Written]]
+    reads: Callable[[str, str], Awaitable[list[Event]]]
+    reached: Callable[[str], None] = lambda _: None
+
+    async def forget(self, subject: str, tenant: str, reason: str | None = None) -> Certificate:
+        """Forgets a person, or goes on with a request that was begun; the certificate."""
+        asked: dict[str, Any] = {"tenant": tenant, "subject": subject}
+        async with self.operator.connection() as connection:
+            row = await (
+                await connection.execute(
+                    SQL["erasures.request"],
+                    {**asked, "id": uuid.uuid4(), "reason": reason, "days": DUE_DAYS},
+                )
+            ).fetchone()
+            assert row is not None
+            request: UUID = row[0]
+            found = await (await connection.execute(SQL["erasures.key"], asked)).fetchone()
+            key_id: UUID = found[0] if found else uuid.uuid4()
+            self.reached("requested")
+            self.ledger.add(self.log_id, key_id, request)
+            self.reached("in the ledger")
+            row = await (
+                await connection.execute(SQL["erasures.destroy"], {**asked, "key_id": key_id})
+            ).fetchone()
+        assert row is not None
+        if row[0] != key_id:  # made between the two statements: it is destroyed, and noted now
+            self.ledger.add(self.log_id, key_id := row[0], request)
+        self.reached("destroyed")
+        at: datetime = row[1]
+        parts = (self.log_id, tenant, str(request), subject, str(key_id), at.isoformat())
+        fact = SubjectWasForgotten(str(request), subject, str(key_id), at, self.signer.sign("forgotten", *parts))  # fmt: skip
+        await self.append(fact, tenant=tenant, idempotency_key=f"forget-{request}")
+        self.reached("told")
+        certificate = await self.verify(subject, tenant)
+        async with self.operator.connection() as connection:
+            text = msgspec.json.encode(certificate).decode()
+            await connection.execute(SQL["erasures.done"], {"id": request, "certificate": text})
+        return certificate
+
+    async def verify(self, subject: str, tenant: str) -> Certificate:
+        """Looks again whether a person is forgotten. Raises SubjectUnknown where nobody asked for it."""
+        asked = {"tenant": tenant, "subject": subject}
+        async with self.operator.connection() as connection:
+            row = await (await connection.execute(SQL["erasures.found"], asked)).fetchone()
+            if row is None:
+                raise SubjectUnknown(
+                    "There is no request to forget this subject.",
+                    hint="Run headwater forget SUBJECT; name the tenant where there are several.",
+                )
+            request, requested_at, due_at, _, key_id, destroyed, at = row
+            prefix = f"hw1.{base64.urlsafe_b64encode(key_id.bytes).decode().rstrip('=')}."
+            cursor = await connection.execute(
+                SQL["erasures.events"], {"tenant": tenant, "prefix": prefix, "most": _CANARIES}
+            )
+            counted = await cursor.fetchone()
+        assert counted is not None
+        canaries = [
+            text
+            for data in counted[1]
+            for text in msgspec.json.decode(data).values()
+            if isinstance(text, str) and text.startswith(prefix)
+        ]
+        opened = await self.sealing.open(tenant, canaries)
+        before = f"{(at or requested_at):%Y-%m-%d %H:%M} UTC"
+        certificate = Certificate(
+            request, tenant, subject, key_id, requested_at, due_at, at or requested_at, datetime.now(UTC), destroyed,
+            any(line.key_id == key_id for line in self.ledger), await self._told(request, tenant),
+            counted[0], len(canaries), sum(text != FORGOTTEN for text in opened),
+            tuple(text.format(before=before) for text in _REMAINS), self.signer.public,
+        )  # fmt: skip
+        return msgspec.structs.replace(
+            certificate, signature=self.signer.sign("certificate", _unsigned(certificate))
+        )
+
+    async def _told(self, request: UUID, tenant: str) -> bool:
+        """Whether the fact is in the log, and signed by us."""
+        for fact in await self.reads(f"erasure/{request}", tenant):
+            assert isinstance(fact, SubjectWasForgotten)
+            parts = (self.log_id, tenant, fact.request, fact.subject, fact.key, fact.at.isoformat())
+            if self.signer.holds(fact.signature, "forgotten", *parts):
+                return True
+        return False
+
+    async def rotate(self) -> int:
+        """Wraps all keys by the newest master key; how many. Interrupted, it goes on where it was."""
+        done, after = 0, UUID(int=0)
+        keys = self.sealing.keys
+        async with self.operator.connection() as connection:
+            while True:
+                asked = {"newest": await keys.newest(), "after": after, "max_rows": _AT_ONCE}
+                cursor = await connection.execute(SQL["keys.wrapped_otherwise"], asked)
+                rows = await cursor.fetchall()
+                for tenant, subject, key_id, wrapped, master in rows:
+                    again = await keys.wrapped_anew(tenant, subject, wrapped, master)
+                    changed = {
+                        "key_id": key_id,
+                        "was": wrapped,
+                        "master": again[0],
+                        "wrapped": again[1],
+                    }
+                    done += (await connection.execute(SQL["keys.rewrap"], changed)).rowcount
+                if len(rows) < _AT_ONCE:
+                    return done
+                after = rows[-1][2]
+
+    async def apply_ledger(self) -> int:
+        """Destroys again what a restored backup brought back; how many keys."""
+        ids = [line.key_id for line in self.ledger if line.log == self.log_id]
+        async with self.operator.connection() as connection:
+            cursor = await connection.execute(SQL["keys.destroy"], {"ids": ids})
+        return cursor.rowcount
+
+
+def is_genuine(certificate: Certificate, signer: Signer) -> bool:
+    """Whether a certificate is as it was signed."""
+    unsigned = msgspec.structs.replace(certificate, signature="")
+    return signer.holds(certificate.signature, "certificate", _unsigned(unsigned))
+
+
+def _unsigned(certificate: Certificate) -> str:
+    return msgspec.json.encode(certificate).decode()

@@ -1,0 +1,70 @@
+"""The ledger of who was forgotten: a file outside the database and its backups.
+
+A restored database has the keys again that were destroyed after the backup. The ledger destroys them once more,
+before anything is read.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+import msgspec
+
+from headwater.errors import LedgerBroken
+from headwater.personal.signing import Signer
+
+
+class Line(msgspec.Struct, frozen=True):
+    """One destroyed key."""
+
+    log: str
+    key_id: UUID
+    request: UUID
+    signature: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """A file with a signed line for each destroyed key, written through to the disk."""
+
+    path: Path
+    signer: Signer
+
+    def add(self, log: str, key_id: UUID, request: UUID) -> None:
+        """Adds a key, unless it is there."""
+        if any(line.key_id == key_id and line.log == log for line in self):
+            return
+        signature = self.signer.sign("ledger", log, str(key_id), str(request))
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            os.write(descriptor, msgspec.json.encode(Line(log, key_id, request, signature)) + b"\n")
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def __iter__(self) -> Iterator[Line]:
+        """The lines. Raises LedgerBroken for one that is not ours. A last line without its end was never written."""
+        if not self.path.exists():
+            return
+        *lines, _ = self.path.read_bytes().split(b"\n")
+        for number, text in enumerate(lines, start=1):
+            try:
+                line = msgspec.json.decode(text, type=Line)
+            except msgspec.MsgspecError as error:
+                raise self._broken(number) from error
+            if not self.signer.holds(
+                line.signature, "ledger", line.log, str(line.key_id), str(line.request)
+            ):
+                raise self._broken(number)
+            yield line
+
+    def _broken(self, number: int) -> LedgerBroken:
+        return LedgerBroken(
+            f"Line {number} of the ledger of forgotten persons is not signed by this installation's key.",
+            hint="Restore HEADWATER_FORGOTTEN_LEDGER, or the HEADWATER_SIGNING_KEY that signed it.",
+        )

@@ -1,0 +1,143 @@
+"""Sealing and opening: text of a person, under that person's key.
+
+AES-256-GCM. The nonce follows from the text and the key, so the same text of the same person is the same when
+sealed again: a repeated request is recognised, and nothing is told beyond that two texts of one person are equal.
+"""
+
+from __future__ import annotations
+
+import base64
+import hmac
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+from uuid import UUID
+
+import msgspec
+
+from headwater.errors import KeyUnavailable
+from headwater.events import Event, EventType
+from headwater.events.personal import is_sealed
+from headwater.log import Fact
+from headwater.personal.keys import Key, SubjectKeys
+
+T = TypeVar("T")
+
+FORGOTTEN = "(forgotten)"
+"""What a sealed text opens to once its person has been forgotten."""
+_NONCE_BYTES = 12
+_KEY, _DATA = slice(4, 26), 27
+
+
+class Sealing:
+    """Seals events on their way into the log, and opens what readers got out of it."""
+
+    def __init__(self, keys: SubjectKeys) -> None:
+        self.keys = keys
+
+    async def seal(self, tenant: str, events: Sequence[Event | Fact]) -> list[Event | Fact]:
+        """The events with their personal fields sealed; what is sealed already stays.
+
+        Raises SubjectForgotten for a person who has been forgotten, and KeyUnavailable.
+        """
+        wanted = {subject for item in events for _, subject, _ in _clear(_event_of(item))}
+        if not wanted:
+            return list(events)
+        keys = await self.keys.for_sealing(tenant, wanted)
+        return [self._sealed(item, keys) for item in events]
+
+    def _sealed(self, item: Event | Fact, keys: Mapping[str, Key]) -> Event | Fact:
+        event = _event_of(item)
+        changes = {name: sealed(keys[subject], text) for name, subject, text in _clear(event)}
+        if not changes:
+            return item
+        event = msgspec.structs.replace(event, **changes)
+        return msgspec.structs.replace(item, event=event) if isinstance(item, Fact) else event
+
+    async def open(self, tenant: str, value: T) -> T:
+        """A value with the sealed texts in it opened: an event, a document, a row, or lists of them.
+
+        Texts of a person who has been forgotten, and those of another tenant, become FORGOTTEN. Raises
+        KeyUnavailable where a master key is missing or wrong, or a text was changed.
+        """
+        texts: set[str] = set()
+
+        def collect(text: str) -> str:
+            texts.add(text)
+            return text
+
+        _changed(value, collect)
+        if not texts:
+            return value
+        names = {text[_KEY]: _key_id(text[_KEY]) for text in texts}
+        found = await self.keys.for_opening(tenant, list(names.values()))
+        keys = {name: found[key_id] for name, key_id in names.items()}
+        opened_texts = {
+            text: FORGOTTEN if (key := keys[text[_KEY]]) is None else opened(key, text)
+            for text in texts
+        }
+        result: T = _changed(value, opened_texts.__getitem__)
+        return result
+
+
+def _event_of(item: Event | Fact) -> Event:
+    return item.event if isinstance(item, Fact) else item
+
+
+def _clear(event: Event) -> Iterator[tuple[str, str, str]]:
+    """The personal fields of an event that are not sealed: name, subject, text."""
+    for name, subject in EventType.of(type(event)).personal.items():
+        text = getattr(event, name)
+        if text is not None and not is_sealed(text):
+            yield name, str(getattr(event, subject)), text
+
+
+def sealed(key: Key, text: str) -> str:
+    """Text under a person's key."""
+    plain = text.encode()
+    nonce = hmac.digest(key.nonces, key.context + b"\0" + plain, "sha256")[:_NONCE_BYTES]
+    data = nonce + key.cipher.encrypt(nonce, plain, key.context)
+    return key.prefix + base64.urlsafe_b64encode(data).decode().rstrip("=")
+
+
+def opened(key: Key, text: str) -> str:
+    """The text again. Raises KeyUnavailable where it was changed."""
+    from cryptography.exceptions import InvalidTag
+
+    data = _bytes(text[_DATA:])
+    try:
+        plain: bytes = key.cipher.decrypt(data[:_NONCE_BYTES], data[_NONCE_BYTES:], key.context)
+    except InvalidTag as error:
+        raise KeyUnavailable(
+            "A sealed text was changed, or was sealed elsewhere: it does not open with its key.",
+            hint="Find which event it is from, and how it came into the log.",
+        ) from error
+    return plain.decode()
+
+
+def _key_id(name: str) -> UUID:
+    return UUID(bytes=_bytes(name))
+
+
+def _bytes(text: str) -> bytes:
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
+def _changed(value: Any, change: Callable[[str], str]) -> Any:
+    """A value with each sealed text in it changed."""
+    match value:
+        case str():
+            return change(value) if is_sealed(value) else value
+        case msgspec.Struct():
+            changes = {
+                name: new
+                for name in value.__struct_fields__
+                if (new := _changed(old := getattr(value, name), change)) is not old
+            }
+            return msgspec.structs.replace(value, **changes) if changes else value
+        case dict():
+            return {name: _changed(each, change) for name, each in value.items()}
+        case list():
+            return [_changed(each, change) for each in value]
+        case tuple():
+            return tuple(_changed(each, change) for each in value)
+    return value
