@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # Processes that share the tests, each with servers of its own.
-WORKERS ?= 2
+WORKERS ?= 3
 
 .PHONY: demo test lint bench run clean
 

@@ -56,7 +56,7 @@ class Running:
         self.reader = Reader(app_database)
         self.commits = SharedCommits(app_database)
         await self.commits.start()
-        self.personal = PersonalData(self._settings, app_database)
+        self.personal = PersonalData(self._settings, self._pool("headwater_app", "keys", 2))
         self.deciding = Deciding(app_database, self.commits, self.personal.seal)
         self.stored = self.views()
 
@@ -94,9 +94,11 @@ class Running:
 
     def database(self, role: str) -> Database:
         """A pool of connections in one role."""
-        if role not in self._databases:
-            self._databases[role] = Database(
-                self._server.url, cast("Any", role), name=f"headwater {self._name}",
-                max_size=self._settings.pool_size,
-            )  # fmt: skip
-        return self._databases[role]
+        return self._pool(role, "", self._settings.pool_size)
+
+    def _pool(self, role: str, purpose: str, size: int) -> Database:
+        if (known := self._databases.get(role + purpose)) is None:
+            name = f"headwater {self._name} {purpose}".strip()
+            known = Database(self._server.url, cast("Any", role), name=name, max_size=size)
+            self._databases[role + purpose] = known
+        return known

@@ -15,7 +15,7 @@ from tests.support.web import api
 
 pytestmark = pytest.mark.postgres
 
-EXAMPLES = 25
+EXAMPLES = 15
 
 
 def fuzz(url, token):

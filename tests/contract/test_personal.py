@@ -207,7 +207,17 @@ async def test_a_restored_backup_leaves_the_person_forgotten(database18, tmp_pat
         with database18.admin() as admin:
             admin.execute("UPDATE headwater.subject_keys AS k SET wrapped = b.wrapped, master = b.master, forgotten_at = NULL FROM backup AS b WHERE b.key_id = k.key_id")  # fmt: skip
         (sealed,) = data_of(database18)
-        assert await app.open_sealed(sealed) == MAIL
+        assert (
+            await app.open_sealed(sealed) == FORGOTTEN
+        )  # the ledger says so, whatever the database holds
+    async with make(database18, tmp_path, forgotten_ledger="") as app:
+        assert (
+            await app.open_sealed(sealed) == MAIL
+        )  # and without it, the backup would bring it back
+    async with make(database18, tmp_path) as app, app.relay():
+        pass
+    async with make(database18, tmp_path, forgotten_ledger="") as app:
+        assert await app.open_sealed(sealed) == FORGOTTEN
     async with make(database18, tmp_path) as app:
         async with app.relay():
             assert await app.open_sealed(sealed) == FORGOTTEN
@@ -284,6 +294,20 @@ async def test_tenants_and_roles_have_their_own_keys_only(app, database18):
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         async with app.database("headwater_relay").connection() as connection:
             await connection.execute("SELECT wrapped FROM headwater.subject_keys")
+
+
+async def test_transactions_that_hold_all_connections_still_get_keys(database18, tmp_path):
+    async with make(database18, tmp_path, pool_size=2) as app:
+        await app.deploy()
+        both = asyncio.Barrier(2)
+
+        async def write(number):
+            async with app.transaction() as tx:
+                await both.wait()
+                await tx.append(Signed(str(number), MAIL))
+
+        async with asyncio.timeout(10):
+            await asyncio.gather(write(1), write(2))
 
 
 async def test_many_at_once_make_one_key_for_a_person(app, database18):

@@ -11,7 +11,7 @@ from headwater.events import Event, EventType
 from headwater.log import Database, Fact, Written
 from headwater.personal.forgetting import Forgetting
 from headwater.personal.keys import SubjectKeys
-from headwater.personal.ledger import Ledger
+from headwater.personal.ledger import Gone, Ledger
 from headwater.personal.master import KeyService, MasterKeys
 from headwater.personal.sealing import Sealing
 from headwater.personal.signing import Signer
@@ -63,7 +63,11 @@ def master_keys_of(secrets: Secrets) -> MasterKeys:
 
 
 class PersonalData:
-    """Seals and opens; forgets. The keys are read when first needed."""
+    """Seals and opens; forgets. The keys are read when first needed.
+
+    ``database`` is a pool of its own: sealing asks for keys inside transactions that hold a connection of the
+    application's pool, and must not wait for another of those.
+    """
 
     def __init__(
         self, secrets: Secrets, database: Database, service: KeyService | None = None
@@ -78,7 +82,9 @@ class PersonalData:
         """Seals and opens. Raises SettingError where there is no master key."""
         if self._sealing is None:
             service = self._service or master_keys_of(self._secrets)
-            self._sealing = Sealing(SubjectKeys(self._database, service))
+            ledger = self._secrets.forgotten_ledger
+            gone = Gone(Path(ledger) if ledger else None)
+            self._sealing = Sealing(SubjectKeys(self._database, service, gone))
         return self._sealing
 
     async def seal(self, tenant: str, events: Sequence[Event | Fact]) -> Sequence[Event | Fact]:
@@ -106,7 +112,7 @@ class PersonalData:
             )
         signer = Signer.of(self._secrets.signing_key)
         ledger = Ledger(Path(self._secrets.forgotten_ledger), signer)
-        log_id = self._database.identity.log_id
+        log_id = operator.identity.log_id
         return Forgetting(operator, log_id, self.sealing, signer, ledger, append, reads)
 
 

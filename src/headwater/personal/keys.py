@@ -5,20 +5,24 @@ from __future__ import annotations
 import base64
 import hmac
 import os
+import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 from headwater.errors import SubjectForgotten
-from headwater.log.database import Connection, Database
+from headwater.log.database import Database
 from headwater.log.statements import Statements
 from headwater.personal.master import KEY_BYTES, KeyService, cipher
 
 SQL = Statements("headwater.personal")
 _CACHED = 10_000
+_FRESH_SECONDS = 30.0
+KeyRow = tuple[str, UUID, bytes | None, str]
+"""Subject, id, wrapped key, the master key's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,50 +58,78 @@ def context_of(tenant: str, subject: str) -> bytes:
 class SubjectKeys:
     """The keys of one log's persons, unwrapped ones kept in memory.
 
-    A key that seals may be used a moment after it was destroyed: what it seals is never opened. Before anything is
-    opened the database is asked whether the key still exists.
+    A key that seals may be up to 30 s old: what a destroyed one seals is never opened. Before anything is opened
+    the database is asked whether the key still exists, and the ledger whether it should.
     """
 
-    def __init__(self, database: Database, service: KeyService) -> None:
+    def __init__(
+        self,
+        database: Database,
+        service: KeyService,
+        gone: Callable[[], Collection[UUID]] = tuple,
+    ) -> None:
         self._database = database
         self._service = service
-        self._by_subject: OrderedDict[tuple[str, str], Key] = OrderedDict()
+        self._gone = gone
+        self._by_subject: OrderedDict[tuple[str, str], tuple[float, Key]] = OrderedDict()
         self._by_id: OrderedDict[UUID, Key] = OrderedDict()
 
     async def for_sealing(self, tenant: str, subjects: Collection[str]) -> dict[str, Key]:
         """The keys of subjects; makes those that there are not. Raises SubjectForgotten, KeyUnavailable."""
-        found = {s: k for s in subjects if (k := self._by_subject.get((tenant, s))) is not None}
-        if missing := sorted(set(subjects) - set(found)):
-            fresh = {subject: os.urandom(KEY_BYTES) for subject in missing}
-            offered = [
-                (s, uuid.uuid4(), *await self._service.wrap(root, context_of(tenant, s)))
-                for s, root in fresh.items()
-            ]
-            columns = [list(column) for column in zip(*offered, strict=True)]
-            names = ("subjects", "ids", "masters", "wrapped")
-            async with self._database.transaction(tenant) as connection:
-                asked = {"tenant": tenant, **dict(zip(names, columns, strict=True))}
-                await connection.execute(SQL["keys.make"], asked)
-                rows = await self._read(connection, "keys.of_subjects", {"tenant": tenant, "subjects": missing})  # fmt: skip
-            for subject, key_id, wrapped, master in rows:
-                if wrapped is None:
+        since = time.monotonic() - _FRESH_SECONDS
+        found = {}
+        for subject in subjects:
+            known = self._by_subject.get((tenant, subject))
+            if known is not None and known[0] > since:
+                found[subject] = known[1]
+        if wanted := sorted(set(subjects) - set(found)):
+            rows = await self._of_subjects(tenant, wanted)
+            if missing := sorted(set(wanted) - {row[0] for row in rows}):
+                await self._make(tenant, missing)
+                rows += await self._of_subjects(tenant, missing)
+            for row in rows:
+                key = await self._live(tenant, *row)
+                if key is None:
                     raise SubjectForgotten(
                         "The person whom this is of has been forgotten.",
                         hint="Nothing can be sealed for them again. Use another subject for a person who is back.",
                     )
-                found[subject] = await self._unwrapped(tenant, subject, key_id, wrapped, master)
-                _keep(self._by_subject, (tenant, subject), found[subject])
+                found[row[0]] = key
+                _keep(self._by_subject, (tenant, row[0]), (time.monotonic(), key))
         return found
 
     async def for_opening(self, tenant: str, key_ids: Collection[UUID]) -> dict[UUID, Key | None]:
         """Keys by id, as they are now: None for those that are gone or of another tenant. Raises KeyUnavailable."""
-        async with self._database.transaction(tenant) as connection:
-            rows = await self._read(connection, "keys.of_ids", {"tenant": tenant, "ids": list(key_ids)})  # fmt: skip
+        rows = await self._read("keys.of_ids", tenant, {"ids": list(key_ids)})
         found: dict[UUID, Key | None] = dict.fromkeys(key_ids)
-        for subject, key_id, wrapped, master in rows:
-            if wrapped is not None:
-                found[key_id] = await self._unwrapped(tenant, subject, key_id, wrapped, master)
+        for row in rows:
+            found[row[1]] = await self._live(tenant, *row)
         return found
+
+    async def _make(self, tenant: str, subjects: Sequence[str]) -> None:
+        """Makes keys, unless others have meanwhile; in a commit of its own, so that none is used that is not kept."""
+        roots = {subject: os.urandom(KEY_BYTES) for subject in subjects}
+        offered = [
+            (s, uuid.uuid4(), *await self._service.wrap(root, context_of(tenant, s)))
+            for s, root in roots.items()
+        ]
+        names = ("subjects", "ids", "masters", "wrapped")
+        columns = (list(column) for column in zip(*offered, strict=True))
+        async with self._database.transaction(tenant) as connection:
+            await connection.execute(
+                SQL["keys.make"], {"tenant": tenant, **dict(zip(names, columns, strict=True))}
+            )
+
+    async def _of_subjects(self, tenant: str, subjects: Sequence[str]) -> list[KeyRow]:
+        return await self._read("keys.of_subjects", tenant, {"subjects": list(subjects)})
+
+    async def _live(
+        self, tenant: str, subject: str, key_id: UUID, wrapped: bytes | None, master: str
+    ) -> Key | None:
+        """A key that is neither destroyed nor in the ledger of those that are."""
+        if wrapped is None or key_id in self._gone():
+            return None
+        return await self._unwrapped(tenant, subject, key_id, wrapped, master)
 
     async def newest(self) -> str:
         """The name of the master key that wraps now."""
@@ -112,8 +144,11 @@ class SubjectKeys:
             await self._service.unwrap(master, wrapped, context), context
         )
 
-    async def _read(self, connection: Connection, name: str, asked: dict[str, Any]) -> list[tuple[str, UUID, bytes | None, str]]:  # fmt: skip
-        return await (await connection.execute(SQL[name], asked)).fetchall()
+    async def _read(self, name: str, tenant: str, asked: dict[str, Any]) -> list[KeyRow]:
+        async with self._database.transaction(tenant) as connection:
+            cursor = await connection.execute(SQL[name], {"tenant": tenant} | asked)
+            rows: list[KeyRow] = await cursor.fetchall()
+        return rows
 
     async def _unwrapped(
         self, tenant: str, subject: str, key_id: UUID, wrapped: bytes, master: str
@@ -125,7 +160,7 @@ class SubjectKeys:
         return known
 
 
-def _keep(cache: OrderedDict[Any, Key], name: Any, key: Key) -> None:
+def _keep(cache: OrderedDict[Any, Any], name: Any, key: Any) -> None:
     cache[name] = key
     if len(cache) > _CACHED:
         cache.popitem(last=False)

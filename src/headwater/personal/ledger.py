@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
@@ -25,6 +26,27 @@ class Line(msgspec.Struct, frozen=True):
     key_id: UUID
     request: UUID
     signature: str
+
+
+@dataclass(slots=True)
+class Gone:
+    """The keys in a ledger, for processes that only open: read again when the file has changed, and unsigned."""
+
+    path: Path | None
+    _seen: tuple[int, int] = (0, 0)
+    _ids: frozenset[UUID] = frozenset()
+
+    def __call__(self) -> frozenset[UUID]:
+        """The ids of keys that are not to be used, whatever the database holds."""
+        if self.path is None or not self.path.exists():
+            return self._ids
+        stat = self.path.stat()
+        if (seen := (stat.st_mtime_ns, stat.st_size)) != self._seen:
+            lines = self.path.read_bytes().split(b"\n")[:-1]
+            with suppress(msgspec.MsgspecError):  # who signs it will say what is wrong
+                self._ids = frozenset(msgspec.json.decode(text, type=Line).key_id for text in lines)
+                self._seen = seen
+        return self._ids
 
 
 @dataclass(frozen=True, slots=True)
