@@ -307,6 +307,12 @@ class NothingKept(HeadwaterError):
     code = "nothing_kept"
 
 
+class ViewInUse(HeadwaterError):
+    """Something of the application's rests on the view, so it cannot get other columns."""
+
+    code = "view_in_use"
+
+
 class ViewStale(HeadwaterError):
     """The view's definition has changed since its data was derived."""
 

@@ -11,7 +11,13 @@ import pytest
 from redis_server import RedisServer
 
 from headwater import App, Document, Event, Settings
-from headwater.errors import DefinitionError, LeaseLost, NothingKept, ViewDefinitionError
+from headwater.errors import (
+    DefinitionError,
+    LeaseLost,
+    NothingKept,
+    ViewDefinitionError,
+    ViewInUse,
+)
 from headwater.operations.health import view_rows
 from headwater.stores.redis import Redis
 from headwater.testing.driving import drive, publish
@@ -252,6 +258,29 @@ async def _once_its_session_is_gone(rebuild):
             return await rebuild.run()
         except LeaseLost:
             continue
+
+
+async def test_what_rests_on_a_view_stays_and_is_named_where_it_cannot(database18):
+    async with orders_app(database18.url, kind="sql") as app:
+        await app.deploy()
+        await fill(app, 70)
+        await drive(app, app.stored("orders"), 1)
+    with database18.admin() as admin:
+        admin.execute('CREATE VIEW public.mine AS SELECT total FROM headwater_views.orders WHERE "order" = \'k1\'')  # fmt: skip
+        async with orders_app(database18.url, factor=2, kind="sql") as app:
+            assert (await app.rebuilding("orders").run()).summary == "equal"
+        assert admin.execute("SELECT total FROM public.mine").fetchone() == (20,)
+        wider = App("orders", events=[Placed], tenant="main", settings=Settings(database_url=database18.url))  # fmt: skip
+        wider.sql("orders", sql='SELECT "order", max(total) AS most FROM order.placed GROUP BY 1')
+        async with wider:
+            with pytest.raises(
+                ViewInUse, match=r"view public\.mine depends on view headwater_views\.orders"
+            ):
+                await wider.rebuilding("orders").run()
+            assert admin.execute("SELECT total FROM public.mine").fetchone() == (20,)
+            admin.execute("DROP VIEW public.mine")
+            assert (await wider.rebuilding("orders").run()).summary == "equal"
+            assert (await wider.view("orders").get("k1")).most == 1
 
 
 async def test_what_cannot_stand_beside_itself_says_so(database18, redis):

@@ -234,7 +234,7 @@ async def test_a_new_version_is_built_beside_the_old_and_published(connection) -
     await _run(connection, new.tables.create())
     await new.apply(connection, after=0, upto=1000)
     assert await _differences(connection, new, 1000) == []
-    await _run(connection, [*new.tables.publish(), *old.tables.drop()])
+    await _run(connection, [*new.tables.unpublish(), *new.tables.publish(), *old.tables.drop()])
     assert await _stored(connection, new, "a")
     await _run(connection, [*new.tables.unpublish(), *new.tables.drop()])
 

@@ -49,6 +49,7 @@ STATUS: dict[type[HeadwaterError], int] = {
     errors.UnknownJob: 404,
     errors.UnknownView: 404,
     errors.ViewStale: 503,
+    errors.ViewInUse: 409,
     errors.NothingKept: 409,
     errors.AccessTokenUnknown: 404,
     errors.CaptureRefused: 500,

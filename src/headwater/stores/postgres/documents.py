@@ -11,6 +11,7 @@ from psycopg import sql
 from headwater.log import arrays
 from headwater.log.database import Connection
 from headwater.stores.postgres.derived import DerivedEvents
+from headwater.stores.postgres.publishing import point
 from headwater.stores.postgres.sql_view_text import template
 from headwater.stores.postgres.tables import identifier, secure
 from headwater.views.documents import SetAside, Step
@@ -67,11 +68,8 @@ class PostgresDocuments:
 
     async def publish(self, connection: Connection) -> None:
         """Points the view that readers use at this generation."""
-        drop = template("drop_view", file="sql_view_tables.sql")
-        await connection.execute(drop.format(view=self._view))
-        await connection.execute(
-            template("publish", file="documents.sql").format(view=self._view, table=self.table)
-        )
+        creation = template("publish", file="documents.sql")
+        await point(connection, self._view, creation.format(view=self._view, table=self.table))
         for grant in ("grant_reading", "grant_keeping"):
             await connection.execute(
                 template(grant, file="sql_view_tables.sql").format(relation=self._view)

@@ -12,6 +12,7 @@ from headwater.errors import NotCaughtUp
 from headwater.log.database import Connection, Database
 from headwater.relay import Batch
 from headwater.stores.postgres.folds import PostgresFold
+from headwater.stores.postgres.publishing import point
 from headwater.stores.postgres.sql_view import Storage, plan_sql_view
 from headwater.stores.postgres.sql_view_driven import DrivenSql
 from headwater.stores.postgres.sql_view_text import template
@@ -64,8 +65,11 @@ class PostgresRows(DrivenSql):
 
     async def publish(self, connection: Connection) -> None:
         """Has readers see this generation."""
-        for statement in self.plan.tables.publish():
-            await connection.execute(statement)
+        tables = self.plan.tables
+        creation, *grants = tables.publish()
+        await point(connection, tables.view, creation)
+        for grant in grants:
+            await connection.execute(grant)
 
     @property
     def beside(self) -> bool:

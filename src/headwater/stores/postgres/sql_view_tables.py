@@ -115,21 +115,16 @@ class Tables:
         return tuple(statements)
 
     def publish(self) -> tuple[sql.Composed, ...]:
-        """The readable view, in place of one over an earlier table: run as one transaction."""
+        """The readable view, in place of one over an earlier table."""
         shown = [
             sql.SQL("{} AS {}").format(shown_value(self, output), sql.Identifier(output.name))
             for output in self.query.outputs
         ]
-        return (
-            table_template("drop_view").format(view=self.view),
-            table_template("create_view").format(
-                view=self.view,
-                outputs=listed([sql.Identifier("tenant"), *shown]),
-                table=self.main,
-            ),
-            table_template("grant_reading").format(relation=self.view),
-            table_template("grant_keeping").format(relation=self.view),
+        creation = table_template("create_view").format(
+            view=self.view, outputs=listed([sql.Identifier("tenant"), *shown]), table=self.main
         )
+        grants = (table_template(name) for name in ("grant_reading", "grant_keeping"))
+        return (creation, *(grant.format(relation=self.view) for grant in grants))
 
     @property
     def _bucket(self) -> sql.Identifier:

@@ -20,7 +20,7 @@ CREATE TABLE {table} (
 CREATE INDEX ON {table} (after_position)
 
 -- name: publish
-CREATE VIEW {view} WITH (security_invoker = true) AS SELECT tenant, key, document, position FROM {table}
+CREATE OR REPLACE VIEW {view} WITH (security_invoker = true) AS SELECT tenant, key, document, position FROM {table}
 
 -- name: load
 SELECT d.tenant, d.key, d.document::text FROM {table} AS d

@@ -35,7 +35,7 @@ GRANT SELECT ON {relation} TO headwater_app, headwater_operator
 GRANT ALL ON {relation} TO headwater_relay
 
 -- name: create_view
-CREATE VIEW {view} WITH (security_invoker = true) AS
+CREATE OR REPLACE VIEW {view} WITH (security_invoker = true) AS
 SELECT {outputs} FROM {table}
 
 -- name: drop_view
