@@ -6,11 +6,14 @@ built.
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack, cast, overload
 
+import psycopg
 from psycopg import sql
 
 from headwater.capture.replication import Replication
@@ -19,6 +22,8 @@ from headwater.commands.deciding import Deciding, Request
 from headwater.definitions import Definitions
 from headwater.errors import (
     DefinitionError,
+    HeadwaterError,
+    LeaseLost,
     SettingError,
     TenantMissing,
     UnknownView,
@@ -38,6 +43,7 @@ from headwater.log.driver import (
 )
 from headwater.log.enqueuing import Enqueue, Enqueued, JobOptions, at_once
 from headwater.log.registry import register
+from headwater.log.tasks import ended
 from headwater.log.writing import AppendOptions, Metadata, enqueue, group_of
 from headwater.operations.settings import Settings
 from headwater.personal import Forgetting, Seal
@@ -55,13 +61,15 @@ from headwater.views.port import Status
 from headwater.views.store import DocumentsEngine, RowsEngine, Store, TablesEngine
 
 T = TypeVar("T")
+_log = logging.getLogger("headwater")
 
 
 class App(Definitions):
     """One application's events and views over one log.
 
     ``tenant`` is for applications with a single tenant; others name it at each call. ``settings``
-    default to the environment's.
+    default to the environment's. With ``rebuild_stale`` a relay that starts rebuilds, beside the live ones, the
+    views whose definition has changed.
     """
 
     def __init__(
@@ -71,8 +79,10 @@ class App(Definitions):
         events: Iterable[type[Event]] = (),
         tenant: str | None = None,
         settings: Settings | None = None,
+        rebuild_stale: bool = False,
     ) -> None:
         super().__init__(name, events)
+        self.rebuild_stale = rebuild_stale
         self.tenant = tenant
         self._settings = settings
         self._running: Running | None = None
@@ -157,11 +167,33 @@ class App(Definitions):
         targets = [driven[self.stored(name).name] for name in views or running.stored]
         relay = Relay(running.database("headwater_relay"), targets)
         await relay.start()
+        names = [target.name for target in targets] if self.rebuild_stale else []
+        rebuilding = asyncio.create_task(self._rebuild_stale(names), name="rebuilding")
         try:
             async with self.replicating():
                 yield relay
         finally:
+            await ended([rebuilding])
             await relay.stop()
+
+    async def _rebuild_stale(self, names: Sequence[str]) -> None:
+        """Rebuilds the views that are stale now. Only at the start: two versions would undo each other's work."""
+        for name in names:
+            try:
+                if await self.stored(name).status() != "stale":
+                    continue
+                if (rebuild := self.rebuilding(name, say=_log.info)) is None:
+                    _log.warning(
+                        "%s is stale, and cannot be rebuilt beside itself: run headwater rebuild",
+                        name,
+                    )
+                    continue
+                verified = await rebuild.run()
+                _log.warning("%s was stale and is rebuilt: %s", name, verified and verified.summary)
+            except LeaseLost:
+                _log.info("%s is being rebuilt by another process", name)
+            except (HeadwaterError, psycopg.Error) as error:
+                _log.warning("%s is stale, and its rebuild failed: %s", name, error)
 
     @asynccontextmanager
     async def working(self, *queues: str, lease_seconds: float = 15.0) -> AsyncIterator[Work]:

@@ -260,6 +260,24 @@ async def _once_its_session_is_gone(rebuild):
             continue
 
 
+async def test_a_changed_definition_is_rebuilt_by_itself_where_the_app_says_so(made):
+    async with made() as app:
+        await app.deploy()
+        await fill(app, 70)
+        await drive(app, app.stored("orders"), 1)
+    changed = made(factor=2)
+    changed.rebuild_stale = True
+    async with changed:
+        await changed.deploy()
+        async with changed.relay(), asyncio.timeout(20):
+            while (await changed.view("orders").get("k1")).total != 20:
+                await asyncio.sleep(0.02)
+            written = await changed.append(Placed("k1", 1))
+            row = await changed.view("orders").get("k1", at_least=written.token, timeout_seconds=20)
+            assert row.total == 22
+        assert (await changed.stored("orders").verify()).summary == "equal"
+
+
 async def test_what_rests_on_a_view_stays_and_is_named_where_it_cannot(database18):
     async with orders_app(database18.url, kind="sql") as app:
         await app.deploy()
