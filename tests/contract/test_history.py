@@ -16,7 +16,7 @@ from headwater.errors import (
     StateUnreadable,
     ViewDefinitionError,
 )
-from headwater.readers.history import Moment, streams_of
+from headwater.readers.history import Moment
 from headwater.testing.driving import drive, publish
 
 pytestmark = pytest.mark.postgres
@@ -136,8 +136,8 @@ async def test_what_other_code_would_have_made_of_it(app):
 async def test_a_key_whose_events_lie_in_several_streams(app):
     await app.append(Bought("d", 5, Decimal(1)), Moved("m", "d", 3), Moved("m", "e", 9))
     written = await publish(app)
-    assert streams_of(app.view("depots").fold, "d") == ["depot/d"]
-    assert streams_of(app.view("both").fold, "d") is None
+    assert app.view("depots").fold.streams_of("d") == ["depot/d"]
+    assert app.view("both").fold.streams_of("d") is None
     assert (await app.view("both").history.as_of("d", Moment(position=written))).shares == 8
 
 

@@ -20,7 +20,7 @@ from headwater.errors import (
     StateUnreadable,
     ViewDefinitionError,
 )
-from headwater.events import Event, EventType, Recorded
+from headwater.events import Event, Recorded
 from headwater.log.reading import StoredRow, recorded, safe_position
 from headwater.log.statements import Statements
 from headwater.views.fold import Document, Failed, Fold, FoldEvent, Key, evolve_all
@@ -234,7 +234,7 @@ class History(Generic[D]):
             "view": self._fold.name, "tenant": tenant, "types": self._fold.type_names, "key": key,
             "upto": await self._safe(moment.position), "recorded": moment.recorded, "occurred": moment.occurred,
         }  # fmt: skip
-        streams = streams_of(self._fold, key)
+        streams = self._fold.streams_of(key)
         where = {"fields": self._fold.key_names} if streams is None else {"streams": streams}
         statement = SQL["history.of_key" if streams is None else "history.of_streams"]
         async with self._app.database().transaction(tenant) as connection:
@@ -256,17 +256,6 @@ class History(Generic[D]):
             if len(rows) < _AT_ONCE:
                 return
             after = rows[-1][0]
-
-
-def streams_of(fold: Fold[Any], key: str) -> list[str] | None:
-    """The streams that hold all events of a key, or None where that cannot be told.
-
-    It can where each type's stream is named by the key alone, and has always been.
-    """
-    types = [EventType.of(event) for event in fold.events]
-    if any(t.schema_version > 1 or t.stream_name.fields != (fold.key,) for t in types):
-        return None
-    return sorted({t.stream_pattern.replace(f"{{{fold.key}}}", key) for t in types})
 
 
 def _differing(before: Document | None, after: Document | None) -> dict[str, tuple[Any, Any]]:

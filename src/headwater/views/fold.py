@@ -175,6 +175,16 @@ class Fold(Generic[D]):
         names = [n for t in self.types for n in t.upcasting.former_names(self.key)]
         return list(dict.fromkeys(names))
 
+    def streams_of(self, key: str) -> list[str] | None:
+        """The streams that hold all events of a key, or None where that cannot be told.
+
+        It can where each type's stream is named by the key alone, and has always been.
+        """
+        types = list(self.types)
+        if any(t.schema_version > 1 or t.stream_name.fields != (self.key,) for t in types):
+            return None
+        return sorted({t.stream_pattern.replace(f"{{{self.key}}}", key) for t in types})
+
     @cached_property
     def type_names(self) -> list[str]:
         """The event types that the fold reads."""

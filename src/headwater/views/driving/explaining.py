@@ -41,16 +41,18 @@ async def explain_fold(
     tenant: str,
     limit: int,
 ) -> Explanation:
-    """Folds the events of a key again, one by one. Reads all events of the fold's types of the tenant."""
+    """Folds the events of a key again, one by one: of its streams where the key names them, else of the tenant."""
     if len(key) != 1 or key[0] is None:
         raise DefinitionError(
             f"The view {fold.name!r} is keyed by {fold.key!r}.", hint="Name one value."
         )
     upto, aside = await upto_of(record, connection)
+    streams = fold.streams_of(key[0])
     asked = {
-        "tenant": tenant, "types": fold.type_names, "upto": upto, "fields": fold.key_names, "key": key[0],
+        "tenant": tenant, "types": fold.type_names, "upto": upto, "fields": fold.key_names, "key": key[0], "streams": streams,
     }  # fmt: skip
-    cursor = await connection.execute(SQL["log.of_key"], asked, binary=True)
+    statement = SQL["log.of_key" if streams is None else "log.of_streams"]
+    cursor = await connection.execute(statement, asked, binary=True)
     rows: list[StoredRow] = await cursor.fetchall()
     place: Key = (tenant, key[0])
     states: dict[Key, Any] = {}

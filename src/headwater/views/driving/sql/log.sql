@@ -55,6 +55,16 @@ WHERE e.tenant = %(tenant)s AND e.type = ANY (%(types)s) AND e.position <= %(upt
   AND %(key)s = ANY (SELECT e.data ->> f.name FROM unnest(%(fields)s::text[]) AS f(name))
 ORDER BY e.position
 
+-- name: of_streams
+SELECT e.position, e.tenant, e.stream, e.version, e.type, e.schema_version, e.id, e.recorded_at, e.occurred_at,
+       e.data::text, e.metadata::text, e.keys
+FROM headwater.streams AS s
+CROSS JOIN LATERAL (
+  SELECT * FROM headwater.events AS e
+  WHERE e.tenant = s.tenant AND e.stream = s.stream AND e.position >= s.first_position) AS e
+WHERE s.tenant = %(tenant)s AND s.stream = ANY (%(streams)s) AND e.type = ANY (%(types)s) AND e.position <= %(upto)s
+ORDER BY e.position
+
 -- name: at_positions
 SELECT e.position, e.tenant, e.stream, e.version, e.type, e.schema_version, e.id, e.recorded_at, e.occurred_at,
        e.data::text, e.metadata::text, e.keys
