@@ -149,6 +149,10 @@ class DrivenView(ABC):
         """Gives back what driving holds. Idempotent."""
         await self.record.close()
 
+    async def fits(self, connection: Connection) -> bool:
+        """Whether what is stored follows from the definition, as one connection sees it."""
+        return await self.record.fits(connection)
+
     async def first_after(self, after: int, upto: int) -> int | None:
         """The first position of the source in (after, upto]."""
         async with self._database.connection() as connection:
