@@ -76,6 +76,10 @@ class OutsideBatches(Storage, Protocol):
         """What values may be, or None where all may."""
         ...
 
+    async def publish(self, place: Place) -> None:
+        """Points the names that other programs read at this generation, as it is in the store. Idempotent."""
+        ...
+
     async def trim(self, hold: Hold, upto: int) -> None:
         """Removes what lies beyond a position: left there by a history that the log lost.
 

@@ -122,8 +122,8 @@ async def rebuild(
     """Build each VIEW anew by its definition of now, beside the one that is read, and swap.
 
     Interrupted and started again, it goes on where it was. A view that cannot stand beside itself is emptied,
-    and a relay refills it: one that reads a fold's documents or is read by such a view, one that derives
-    events, and one in ClickHouse or a lake.
+    and a relay refills it: one that reads a fold's documents or is read by such a view, and one that derives
+    events.
     """
     await app.database("headwater_relay").open()
     names = list(view) or [name for name in app.views if stale and await _is_stale(app, name)]

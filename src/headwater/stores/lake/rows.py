@@ -18,7 +18,7 @@ from headwater.events import Column
 from headwater.stores.lake import manifest as manifests
 from headwater.stores.lake import parquet
 from headwater.stores.lake.engine import LakeEngine
-from headwater.stores.lake.manifest import WHOLE_EVERY, Latest, Manifest, Retired
+from headwater.stores.lake.manifest import WHOLE_EVERY, Latest, Manifest, Published, Retired
 from headwater.stores.lake.merging import next_run
 from headwater.views.batches import Part, RowsStep, StoredFile
 from headwater.views.storage import Checkpoint, Hold, Place
@@ -73,6 +73,11 @@ class LakeRows:
         for generation in set(range(1, place.generation)) - set(keep):
             old = Place(place.log, place.view, generation)
             await self._engine.remove_below(f"{manifests.root(old)}/")
+
+    async def publish(self, place: Place) -> None:
+        """Writes which generation is read, for programs that do not ask Postgres."""
+        said = manifests.encode(Published(place.generation))
+        await self._engine.put_pointer(manifests.published_path(place), said)
 
     async def trim(self, hold: Hold, upto: int) -> None:
         """Nothing: an object that no manifest names is not there."""

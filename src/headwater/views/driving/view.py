@@ -58,6 +58,9 @@ class DrivenView(ABC):
     async def publish(self, connection: Connection) -> None:
         """Has readers in the log's database see this generation."""
 
+    async def publish_outside(self) -> None:
+        """Has other programs that read the store itself see the generation that is read."""
+
     @abstractmethod
     async def _drop(self, connection: Connection) -> None:
         """Removes this generation from the log's database."""

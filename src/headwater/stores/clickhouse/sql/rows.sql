@@ -10,6 +10,10 @@ SETTINGS $layout
 -- name: ttl
 TTL addMonths(toDate('2020-01-01'), bitShiftRight(position, 40) + 1 + $months)
 
+-- name: tables
+SELECT name FROM system.tables
+WHERE database = {database:String} AND startsWith(name, {prefix:String}) AND engine != 'View'
+
 -- name: show
 CREATE OR REPLACE VIEW $name$on_cluster AS
 SELECT * FROM $table
