@@ -107,8 +107,11 @@ class OutsideRows(OutsideBatches, Protocol):
         """The checkpoint and what is stored up to it; -1 where nothing is."""
         ...
 
-    async def same(self, place: Place, file: StoredFile, part: Part) -> bool:
-        """Whether a file holds exactly these rows."""
+    async def differing(self, place: Place, file: StoredFile, part: Part, limit: int) -> list[str]:
+        """The positions at which a file does not hold exactly these rows, the first ``limit``.
+
+        The file's path, where its rows do not tell their positions.
+        """
         ...
 
     def locate(self, place: Place, file: StoredFile) -> str:

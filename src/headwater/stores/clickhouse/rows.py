@@ -124,8 +124,8 @@ class ClickHouseRows(ClickHouseBatches):
             ]
         return position, files
 
-    async def same(self, place: Place, file: StoredFile, part: Part) -> bool:
-        """Whether a run of positions holds exactly these rows."""
+    async def differing(self, place: Place, file: StoredFile, part: Part, limit: int) -> list[str]:
+        """Where a run of positions does not hold exactly these rows; see OutsideRows."""
         engine = self._engine
         table = self._table(place, file.type)
         scratch = engine.table("headwater_scratch", uuid4().hex)
@@ -142,9 +142,15 @@ class ClickHouseRows(ClickHouseBatches):
                 )
                 for each in (scratch, table)
             ]
+            if hashes[0] == hashes[1]:
+                return []
+            found = await engine.query(
+                statement("rows.differing", scratch=scratch, table=table, reading=engine.reading),
+                {"after": file.after, "upto": file.upto, "limit": limit},
+            )
         finally:
             await engine.run(statement("checkpoints.drop", table=scratch, on_cluster=""))
-        return hashes[0] == hashes[1]
+        return [str(position) for (position,) in found]
 
     def _fill(self, scratch: str, columns: Sequence[Kept]) -> str:
         return statement(

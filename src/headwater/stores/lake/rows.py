@@ -236,14 +236,13 @@ class LakeRows:
 
         return dataset(f"{self._engine.url}/{manifests.root(place)}", files, columns, tenant)
 
-    async def same(self, place: Place, file: StoredFile, part: Part) -> bool:
-        """Whether a file holds exactly these rows."""
+    async def differing(self, place: Place, file: StoredFile, part: Part, limit: int) -> list[str]:
+        """Where a file does not hold exactly these rows; see OutsideRows."""
         data = await self._engine.get(f"{manifests.root(place)}/{file.path}")
         if data is None:
-            return False
-        return bool(
-            await asyncio.to_thread(lambda: parquet.read(data).equals(parquet.table_of(part)))
-        )
+            return [file.path]
+        found = await asyncio.to_thread(parquet.differing, data, part)
+        return [file.path] if found is None else [str(position) for position in found[:limit]]
 
     def locate(self, place: Place, file: StoredFile) -> str:
         """A file's URL."""

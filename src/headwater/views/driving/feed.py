@@ -120,7 +120,10 @@ class DrivenFeed(DrivenBatches):
     # Care ----------------------------------------------------------------------------------------
 
     async def verify(self, report: Report | None = None, *, limit: int = 20) -> Verification:
-        """Reads every file and compares it with the log's rows of its range; counts the rest."""
+        """Reads every file and compares it with the log's rows of its range; counts the rest.
+
+        A difference's key is the position of the event.
+        """
         async with self._database.connection() as connection:
             await self.learn(connection)
             place = await self.outside.place(connection)
@@ -134,8 +137,10 @@ class DrivenFeed(DrivenBatches):
                 part = await self.part(
                     connection, file.type, file.after, file.upto, month=file.month
                 )
-                if not await self.storage.same(place, file, part):
-                    differences.append(Difference("", file.path, "the log's rows", "other rows"))
+                differences += [
+                    Difference("", key, "the log's row", "another, or none")
+                    for key in await self.storage.differing(place, file, part, limit)
+                ]
                 if report is not None:
                     report(done, len(files))
             rows = sum(file.rows for file in files)
