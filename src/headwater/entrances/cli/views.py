@@ -15,6 +15,7 @@ from headwater.entrances.cli.main import cli, command
 from headwater.entrances.examined import slot_metrics
 from headwater.errors import HeadwaterError, UnknownView
 from headwater.operations.health import metrics_text, view_rows
+from headwater.views.definition import Sample
 
 _ = cli
 
@@ -59,8 +60,14 @@ async def metrics(app: App) -> int:
 
 @command(app_needed=True)
 @click.argument("view", nargs=-1, metavar="[VIEW]...")
+@click.option(
+    "--sample",
+    type=click.FloatRange(0, 1, min_open=True),
+    metavar="SHARE",
+    help="Compare about this share of the keys, other ones each time.",
+)
 @json_option
-async def verify(app: App, view: Sequence[str], as_json: bool) -> int:
+async def verify(app: App, view: Sequence[str], sample: float | None, as_json: bool) -> int:
     """Compare views, or all, with the fold of the log; exit code 1 where they differ."""
     failed = False
     results = []
@@ -72,7 +79,8 @@ async def verify(app: App, view: Sequence[str], as_json: bool) -> int:
             def report(done: int, total: int, task: Any = task) -> None:
                 bar.update(task, completed=done, total=total)
 
-            verified = await app.stored(name).verify(report)
+            chosen = None if sample is None else Sample.of(sample)
+            verified = await app.stored(name).verify(report, sample=chosen)
             failed |= not verified.equal
             results.append(verified)
     if as_json:

@@ -19,7 +19,7 @@ from headwater.stores.postgres.sql_view_source import Sources
 from headwater.stores.postgres.sql_view_text import listed, name, template
 from headwater.stores.postgres.sql_view_values import Values, table_columns
 from headwater.views.batches import OutsideTables, Part
-from headwater.views.definition import Verification
+from headwater.views.definition import Sample, Verification
 from headwater.views.driving.batches import DrivenBatches
 from headwater.views.driving.record import SQL
 from headwater.views.port import Report
@@ -74,7 +74,9 @@ class OutsideSql(DrivenSql, DrivenBatches):
 
     # Care ----------------------------------------------------------------------------------------
 
-    async def verify(self, report: Report | None = None, *, limit: int = 20) -> Verification:
+    async def verify(
+        self, report: Report | None = None, *, limit: int = 20, sample: Sample | None = None
+    ) -> Verification:
         """Copies the store's groups into a temporary table and compares, inside Postgres.
 
         A group tells how far it is. All are at least at the store's checkpoint, which is read first, and
@@ -87,7 +89,7 @@ class OutsideSql(DrivenSql, DrivenBatches):
             position, data = await self._tables.export(place, values.shape())
             upto = max(position, await self._copy(connection, values, data))
             try:
-                found = await self._compare(connection, upto, limit)
+                found = await self._compare(connection, upto, limit, sample)
             finally:
                 await connection.execute(
                     template("drop_compared").format(table=self.plan.tables.main)
@@ -115,9 +117,11 @@ class OutsideSql(DrivenSql, DrivenBatches):
         newest: int = row[0]
         return newest
 
-    async def _compare(self, connection: Connection, upto: int, limit: int) -> Verification:
+    async def _compare(
+        self, connection: Connection, upto: int, limit: int, sample: Sample | None
+    ) -> Verification:
         await connection.execute(SQL["session.snapshot"])
         try:
-            return await self._compared(connection, upto, limit)
+            return await self._compared(connection, upto, limit, sample)
         finally:
             await connection.execute(SQL["session.end"])

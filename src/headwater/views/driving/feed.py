@@ -14,7 +14,7 @@ from headwater.log.copying import copied
 from headwater.log.database import Connection, Database
 from headwater.log.tasks import ended
 from headwater.views.batches import OutsideRows, Part, RowsStep, Tended
-from headwater.views.definition import Difference, Explanation, Verification
+from headwater.views.definition import Difference, Explanation, Sample, Verification
 from headwater.views.driving.batches import DrivenBatches, csv_rows
 from headwater.views.driving.record import SQL
 from headwater.views.feed import Feed
@@ -119,10 +119,12 @@ class DrivenFeed(DrivenBatches):
 
     # Care ----------------------------------------------------------------------------------------
 
-    async def verify(self, report: Report | None = None, *, limit: int = 20) -> Verification:
+    async def verify(
+        self, report: Report | None = None, *, limit: int = 20, sample: Sample | None = None
+    ) -> Verification:
         """Reads every file and compares it with the log's rows of its range; counts the rest.
 
-        A difference's key is the position of the event.
+        A difference's key is the position of the event. A sample is of the files; all rows are counted.
         """
         async with self._database.connection() as connection:
             await self.learn(connection)
@@ -130,6 +132,10 @@ class DrivenFeed(DrivenBatches):
             position, files = await self.storage.files(place)
             position = max(position, 0)
             first = self.storage.first()
+            whole = sum(file.rows for file in files)
+            if sample is not None:
+                first_taken = sample.number % max(min(sample.slices, len(files)), 1)
+                files = files[first_taken :: sample.slices]
             aside = await self.record.not_applied(connection)
             self._aside = {row[0] for row in aside}
             differences = []
@@ -155,8 +161,8 @@ class DrivenFeed(DrivenBatches):
             )
             counted = await cursor.fetchone()
             assert counted is not None
-            if counted[0] != rows:
-                differences.append(Difference("", "rows", counted[0], rows))
+            if counted[0] != whole:
+                differences.append(Difference("", "rows", counted[0], whole))
         parked = sum(status == "parked" for _, _, _, status in aside)
         return Verification(
             self.name, position, rows, len(differences), tuple(differences[:limit]), parked

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from headwater.errors import UnknownView
 from headwater.log.database import Connection, Database
 from headwater.relay import Batch, OnFailure
-from headwater.views.definition import Definition, Explanation, Verification
+from headwater.views.definition import Definition, Explanation, Sample, Verification
 from headwater.views.driving.record import SQL, ViewRecord
 from headwater.views.port import Report, Status
 
@@ -77,7 +77,9 @@ class DrivenView(ABC):
         """Applies a batch; see Target."""
 
     @abstractmethod
-    async def verify(self, report: Report | None = None, *, limit: int = 20) -> Verification:
+    async def verify(
+        self, report: Report | None = None, *, limit: int = 20, sample: Sample | None = None
+    ) -> Verification:
         """Compares the view with the fold of the log up to its checkpoint."""
 
     @abstractmethod
