@@ -143,11 +143,14 @@ class App(Definitions):
         driven = running.views()
         targets = [driven[self.stored(name).name] for name in views or running.stored]
         relay = Relay(running.database("headwater_relay"), targets)
+        sampler = running.sampler([target.name for target in targets])
         await relay.start()
+        await sampler.start()
         try:
             async with self.replicating():
                 yield relay
         finally:
+            await sampler.stop()
             await relay.stop()
 
     @asynccontextmanager

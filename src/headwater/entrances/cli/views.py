@@ -15,6 +15,7 @@ from headwater.entrances.cli.main import cli, command
 from headwater.entrances.examined import slot_metrics
 from headwater.errors import HeadwaterError, UnknownView
 from headwater.operations.health import metrics_text, view_rows
+from headwater.operations.sampling import note
 from headwater.views.definition import Sample
 
 _ = cli
@@ -83,6 +84,11 @@ async def verify(app: App, view: Sequence[str], sample: float | None, as_json: b
             verified = await app.stored(name).verify(report, sample=chosen)
             failed |= not verified.equal
             results.append(verified)
+            if (
+                chosen is None or not verified.equal
+            ):  # another sample proves nothing of what differed
+                async with app.database("headwater_relay").connection() as connection:
+                    await note(connection, verified, chosen)
     if as_json:
         output.json([{**_plain(verified), "equal": verified.equal} for verified in results])
         return int(failed)

@@ -64,3 +64,8 @@ WHERE n.nspname IN ('headwater', 'headwater_views') AND c.relkind IN ('r', 'p')
 -- name: oldest_snapshot
 SELECT coalesce(max(age(backend_xmin)), 0)::bigint, coalesce(extract(epoch FROM max(clock_timestamp() - xact_start) FILTER (WHERE backend_xmin IS NOT NULL)), 0)::float8
 FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
+
+-- name: sampled
+SELECT v.view, s.differing, s.detail, extract(epoch FROM s.verified_at)::float8
+FROM headwater.views AS v JOIN headwater.sampled AS s ON s.view = v.view AND s.generation = v.generation
+ORDER BY v.view

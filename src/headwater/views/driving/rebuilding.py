@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+import psycopg
 from psycopg import sql
 from psycopg.errors import LockNotAvailable
 
@@ -187,6 +188,7 @@ class Rebuild:
             await connection.execute(SQL["record.lock_deployment"])
             if await self.candidate.record.status(connection) != "current":
                 raise self._taken()
+            await connection.execute(SQL["rebuild.long_hold"])
             # From here on the view stands still: what it is ahead of the candidate is a batch or two. One of
             # them may be in its store already, where readers see it, though it is not recorded yet.
             cursor = await connection.execute(SQL["rebuild.hold"], {"view": self.live.name})
@@ -214,7 +216,7 @@ class Rebuild:
         """The exchange holds already; names in a store that is down follow when a relay next opens the view."""
         try:
             await self.live.publish_outside()
-        except StoreUnavailable as error:
+        except (StoreUnavailable, psycopg.OperationalError) as error:
             _log.warning("%s: other programs still read the one before: %s", self.live.name, error)
 
     async def _exchange(self, connection: Connection, taken: str, kept: str) -> None:
