@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import msgspec
@@ -201,6 +202,10 @@ class OutsideTables(OutsideBatches, Protocol):
 
     async def prepare(self, place: Place, shape: TableShape) -> None:
         """Makes room for a view of this shape."""
+        ...
+
+    async def forget(self, place: Place, bucket: str, before: datetime) -> None:
+        """Removes groups whose key ``bucket``, a time or a date, is before a time. Idempotent."""
         ...
 
     async def read(

@@ -8,6 +8,7 @@ its batch ends, which is the evidence that the batch is there, through all merge
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from decimal import Context, Decimal
 from typing import Any
 
@@ -108,6 +109,19 @@ class ClickHouseTables(ClickHouseBatches):
 
     def _insert(self, place: Place, part: Part) -> tuple[str, dict[str, Any]]:
         return self._table(place, _INBOX), {_UPTO: part.upto}
+
+    async def forget(self, place: Place, bucket: str, before: datetime) -> None:
+        """Removes old groups, where there are any.
+
+        The evidence of a batch may go with them, but not while it is needed: a batch that is not yet at
+        the checkpoint and has left no other group would only bring back groups that are to be removed.
+        """
+        engine = self._engine
+        old = {"table": self._table(place, _GROUPS), "bucket": quoted(bucket)}
+        bound = {"before": before}
+        text = statement("tables.old", reading=engine.reading, **old)
+        if (await engine.query(text, bound))[0][0]:
+            await engine.run(statement("tables.forget", on_cluster=engine.on_cluster, **old), bound)
 
     # Reading -------------------------------------------------------------------------------------
 
