@@ -1,104 +1,22 @@
-"""Promise 4 in every store: definitions change under writes and reads; what was changed behind a store's back is found."""
+"""Promise 4 in every store: definitions change under writes and reads, without a gap or a mixture."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import os
-import shutil
 import signal
 import sys
 
 import obstore
-import psutil
-import pyarrow.parquet as pq
 import pytest
-import redis
+from everywhere import FEEDS, ROWS, Engines, Placed, asked, driven, fill
 from obstore.store import LocalStore
-from redis_server import RedisServer
 
-from headwater import App, Document, Event, Settings
 from headwater.errors import LeaseLost
-from headwater.stores.clickhouse import ClickHouse
-from headwater.stores.clickhouse.placement import Placement
-from headwater.stores.lake import Lake
-from headwater.stores.redis import Redis
 from headwater.testing.driving import drive, publish
-from headwater.views.definition import Sample
 
 pytestmark = pytest.mark.postgres
-
-
-class Placed(Event, type="order.placed", stream="order/{order}"):
-    order: str
-    total: int
-
-
-class Voided(Event, type="order.voided", stream="order/{order}"):
-    order: str
-
-
-class Order(Document):
-    total: int = 0
-    events: int = 0
-
-
-def once(state: Order, event: Placed) -> Order:
-    return state.but(total=state.total + event.total, events=state.events + 1)
-
-
-def twice(state: Order, event: Placed) -> Order:
-    return state.but(total=state.total + 2 * event.total, events=state.events + 1)
-
-
-ROWS = ("fold", "fast", "table", "analytic")
-"""The views with rows: a fold and a SQL view in Postgres, a fold in Redis, a SQL view in ClickHouse."""
-FEEDS = ("typed", "archive")
-"""The feeds, in ClickHouse and in the lake."""
-
-
-def everywhere(url, urls, *, factor=1) -> App:
-    app = App(
-        "orders", events=[Placed, Voided], tenant="main",
-        settings=Settings(database_url=url, stores=urls),
-    )  # fmt: skip
-    evolve = {1: once, 2: twice}[factor]
-    query = f'SELECT "order", sum({factor} * total) AS total, count(*) AS events FROM order.placed GROUP BY 1'
-    analytics = ClickHouse("analytics", every_seconds=0.05, idle_seconds=20)
-    app.fold(key="order", name="fold")(evolve)
-    app.fold(key="order", name="fast", store=Redis("quick"))(evolve)
-    app.sql("table", sql=query)
-    app.sql("analytic", sql=query, store=analytics)
-    types = {1: [Placed], 2: [Placed, Voided]}[factor]
-    app.feed("typed", types=types, store=analytics)
-    app.feed("archive", types=types, store=Lake("lake", every_seconds=0.05))
-    return app
-
-
-class Engines:
-    """All stores of one test."""
-
-    def __init__(self, database, folder):
-        self.database = database
-        self.redis = RedisServer()
-        self.clickhouse, self.lake = folder / "clickhouse", folder / "lake"
-        self.urls = {
-            "quick": self.redis.url(),
-            "analytics": f"chdb://{self.clickhouse}",
-            "lake": f"file://{self.lake}",
-        }
-
-    def app(self, factor=1) -> App:
-        return everywhere(self.database.url, self.urls, factor=factor)
-
-    def close(self):
-        self.redis.close()
-        for process in psutil.process_iter(["cmdline"]):
-            command = process.info["cmdline"] or []
-            if "headwater.stores.clickhouse.owner" in command and str(self.clickhouse) in command:
-                process.kill()
-                process.wait(10)
-        shutil.rmtree(Placement.of(self.clickhouse).socket.parent, ignore_errors=True)
 
 
 @pytest.fixture
@@ -113,24 +31,6 @@ def engines18(database18, tmp_path):
     every = Engines(database18, tmp_path)
     yield every
     every.close()
-
-
-async def asked(app, statement):
-    """What ClickHouse itself answers, as any other program hears it."""
-    return await app._open.engines["analytics"].query(statement)
-
-
-async def fill(app, count, *, keys=7):
-    written = await app.append(*(Placed(f"k{n % keys}", 1) for n in range(count)))
-    await app.append(*(Voided(f"k{n}") for n in range(3)))
-    await publish(app)
-    return written
-
-
-async def driven(app, fence, views=(*ROWS, *FEEDS)):
-    for view in views:
-        await drive(app, app.stored(view), fence)
-        assert (await app.stored(view).verify()).summary == "equal", view
 
 
 # Definitions change ----------------------------------------------------------------------------------
@@ -297,7 +197,7 @@ def published(engines):
 
 _KILLED = """
 import asyncio, json, os, signal
-from tests.contract.test_rebuild_everywhere import everywhere
+from everywhere import everywhere
 
 def deadly(owner, method, when, at_call=1):
     real, calls = getattr(owner, method), [0]
@@ -393,57 +293,3 @@ async def _once_its_session_is_gone(rebuild):
             return await rebuild.run()
         except LeaseLost:
             continue
-
-
-# Rows are changed behind the stores' backs ------------------------------------------------------------
-
-
-async def corrupt(engines, app, written):
-    """One row in each store; what each view's verify should name."""
-    with engines.database.admin() as admin:
-        admin.execute(
-            "UPDATE headwater_views.fold__1 SET document = jsonb_set(document, '{total}', '99') WHERE key = 'k2'"
-        )
-        admin.execute("UPDATE headwater_views.table__1 SET state_1 = 99 WHERE key_1 = 'k3'")
-    with redis.Redis(unix_socket_path=engines.redis.socket) as client:
-        (documents,) = client.keys("*fast/1}:documents:main")
-        client.hset(documents, "k4", '{"total":99,"events":1}')
-    log = app.database("headwater_app").identity.log_id
-    position = written.positions[5]
-    await run(
-        app,
-        f"ALTER TABLE headwater.`{log}/analytic/1/groups` DELETE WHERE key_1 = 'k5' SETTINGS mutations_sync = 2",
-        f"ALTER TABLE headwater.`{log}/typed/1/order.placed` UPDATE total = 99 WHERE position = {position} SETTINGS mutations_sync = 2",
-    )
-    (_, file) = (await app._feeds["archive"].files())[0]
-    path = engines.lake / str(log) / "archive" / "1" / file.path
-    table = pq.read_table(path)
-    totals = table.column("total").to_pylist()
-    totals[6] = 99
-    at = table.schema.get_field_index("total")
-    pq.write_table(table.set_column(at, "total", [totals]), path)
-    return {
-        "fold": "k2", "table": "order=k3", "fast": "k4", "analytic": "order=k5",
-        "typed": str(position), "archive": str(written.positions[6]),
-    }  # fmt: skip
-
-
-async def run(app, *statements):
-    for statement in statements:
-        await app._open.engines["analytics"].run(statement)
-
-
-async def test_a_corrupted_row_is_found_and_named_in_every_store(engines18):
-    async with engines18.app() as app:
-        await app.deploy()
-        written = await fill(app, 70)
-        await driven(app, 1)
-        for view, key in (await corrupt(engines18, app, written)).items():
-            verified = await app.stored(view).verify()
-            assert not verified.equal, view
-            assert {difference.key for difference in verified.differences} == {key}, view
-            if view in FEEDS:  # each of few files is in some sample
-                samples = [await app.stored(view).verify(sample=Sample(2, n)) for n in range(2)]
-                assert any(not sampled.equal for sampled in samples), view
-            assert (await app.rebuilding(view, share=1.0).run()).equal  # and mended beside itself
-            assert (await app.stored(view).verify()).summary == "equal", view
