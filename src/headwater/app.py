@@ -166,7 +166,9 @@ class App(Definitions):
         driven = running.views()
         targets = [driven[self.stored(name).name] for name in views or running.stored]
         relay = Relay(running.database("headwater_relay"), targets)
+        sampler = running.sampler([target.name for target in targets])
         await relay.start()
+        await sampler.start()
         names = [target.name for target in targets] if self.rebuild_stale else []
         rebuilding = asyncio.create_task(self._rebuild_stale(names), name="rebuilding")
         try:
@@ -174,6 +176,7 @@ class App(Definitions):
                 yield relay
         finally:
             await ended([rebuilding])
+            await sampler.stop()
             await relay.stop()
 
     async def _rebuild_stale(self, names: Sequence[str]) -> None:

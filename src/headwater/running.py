@@ -8,6 +8,7 @@ from typing import Any, cast
 from headwater.capture.replication import Replication
 from headwater.commands import Deciding
 from headwater.log import Database, SharedCommits
+from headwater.operations.sampling import LONGEST_SECONDS, Sampler
 from headwater.operations.settings import Settings
 from headwater.personal import PersonalData
 from headwater.readers.feeds import FeedView
@@ -60,11 +61,28 @@ class Running:
         self.deciding = Deciding(app_database, self.commits, self.personal.seal)
         self.stored = self.views()
 
-    def views(self) -> dict[str, StoredView]:
+    def views(self, relay: Database | None = None) -> dict[str, StoredView]:
         """The views in their stores, as objects that share no state with others."""
-        return stored_views(
-            self.database("headwater_relay"), self.engines, *self._defined, self._decider_of
-        )
+        database = relay or self.database("headwater_relay")
+        return stored_views(database, self.engines, *self._defined, self._decider_of)
+
+    def sampler(self, names: Collection[str]) -> Sampler:
+        """What compares samples of these views with the log.
+
+        Not SQL views in another store, whose groups are copied whole to be compared.
+        """
+        database = Database(
+            self._server.url, "headwater_relay", name=f"headwater {self._name} sampler",
+            max_size=3, statement_seconds=LONGEST_SECONDS,
+        )  # fmt: skip
+        self._databases["sampler"] = database
+        views = {
+            name: view
+            for name, view in self.views(database).items()
+            if name in names
+            and not (view.definition.kind == "sql" and "store" in view.definition.content)
+        }
+        return Sampler(database, views, self._settings.verify_every_seconds)
 
     async def close(self) -> None:
         """Lets go of everything. Idempotent."""

@@ -47,7 +47,12 @@ class Database:
         max_size: int = 10,
         wait_seconds: float = 30.0,
         name: str = "headwater",
+        statement_seconds: float | None = None,
     ) -> None:
+        options = _SESSION[role]
+        if statement_seconds is not None:  # work in the background: on one core, and not for long
+            limit = round(statement_seconds * 1000)
+            options += f" -c statement_timeout={limit} -c max_parallel_workers_per_gather=0"
         self.url = url
         self.role: Role = role
         self._identity: LogIdentity | None = None
@@ -63,7 +68,7 @@ class Database:
             kwargs={
                 "autocommit": True,
                 "application_name": name,
-                "options": _SESSION[role],
+                "options": options,
                 "connect_timeout": 10,
                 "keepalives_idle": 10,
                 "keepalives_interval": 5,

@@ -186,6 +186,7 @@ async def _jobs(connection: Connection) -> list[Finding]:
 
 async def _views(operator: Database, views: Mapping[str, StoredView]) -> list[Finding]:
     findings = []
+    differing = {row[0]: row for row in await _sampled(operator) if row[1]}
     for row in await view_rows(operator, views):
         name, _, status, _, behind, parked, state, _, detail = row
         if status == "stale":
@@ -195,6 +196,16 @@ async def _views(operator: Database, views: Mapping[str, StoredView]) -> list[Fi
                     f"view {name}",
                     "its definition has changed",
                     f"Run headwater rebuild {name}.",
+                )
+            )
+        elif name in differing:
+            _, count, detail, _ = differing[name]
+            findings.append(
+                Finding(
+                    "fail",
+                    f"view {name}",
+                    f"{count:,} of the keys that were compared differ from the log: {detail}",
+                    f"Run headwater verify {name}, and headwater rebuild {name}.",
                 )
             )
         elif parked:
@@ -227,6 +238,12 @@ async def _views(operator: Database, views: Mapping[str, StoredView]) -> list[Fi
         else:
             findings.append(Finding("ok", f"view {name}", f"{behind:,} events behind"))
     return findings
+
+
+async def _sampled(operator: Database) -> list[tuple[str, int, str | None, float | None]]:
+    """What the newest comparisons found: view, how many differ, which, and when, in seconds since 1970."""
+    async with operator.connection() as connection:
+        return await (await connection.execute(SQL["health.sampled"])).fetchall()
 
 
 ViewRow = tuple[str, str, str, int, int, int, str | None, str | None, str | None]
@@ -283,7 +300,7 @@ async def metrics_text(operator: Database) -> str:
         for labels, value in samples:
             inside = ",".join(f'{k}="{_escaped(v)}"' for k, v in labels.items())
             lines.append(
-                f"headwater_{name}{{{inside}}} {value:g}"
+                f"headwater_{name}{{{inside}}} {value:.12g}"
                 if inside
                 else f"headwater_{name} {value:.16g}"
             )
@@ -307,7 +324,7 @@ async def metrics_text(operator: Database) -> str:
             for a in appenders
         ],
     )
-    for name, about, samples in _of_views(rows):
+    for name, about, samples in [*_of_views(rows), *_of_samples(await _sampled(operator))]:
         metric(name, about, samples)
     return "\n".join(lines)
 
@@ -334,6 +351,24 @@ def _of_views(rows: list[ViewRow]) -> list[tuple[str, str, list[tuple[dict[str, 
             "view_state",
             "1 for the state that a view's relay tells of; not_driven where there is none.",
             [({"view": r[0], "state": r[6] or "not_driven"}, 1.0) for r in rows],
+        ),
+    ]
+
+
+def _of_samples(
+    found: list[tuple[str, int, str | None, float | None]],
+) -> list[tuple[str, str, list[tuple[dict[str, str], float]]]]:
+    """What is told of comparisons with the log."""
+    return [
+        (
+            "verify_differing",
+            "Keys that differed from the log in the newest comparison of a view.",
+            [({"view": r[0]}, float(r[1])) for r in found],
+        ),
+        (
+            "verify_at_seconds",
+            "When a view, or a sample of it, was last compared with the log, in seconds since 1970.",
+            [({"view": r[0]}, r[3]) for r in found if r[3] is not None],
         ),
     ]
 

@@ -145,6 +145,13 @@ class Settings:
             "about": "The file of who was forgotten, outside the database and its backups. A restored database is held to it.",
         },
     )
+    verify_every_seconds: int = field(
+        default=60,
+        metadata={
+            "variable": "HEADWATER_VERIFY_EVERY_SECONDS",
+            "about": "How long relays wait before they compare a sample of the next view with the log; 0: they never do.",
+        },
+    )
     stores: Mapping[str, str] = field(
         default_factory=dict,
         metadata={
@@ -235,6 +242,7 @@ _CONVERT: dict[str, Callable[[str], object]] = {
     "backfill_window": _window,
     "backfill_rate": _whole("HEADWATER_BACKFILL_RATE"),
     "backfill_lag_seconds": _whole("HEADWATER_BACKFILL_LAG_SECONDS"),
+    "verify_every_seconds": _whole("HEADWATER_VERIFY_EVERY_SECONDS"),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import psycopg
@@ -73,15 +74,16 @@ class CheckpointWatch:
                         cursor = await connection.execute(
                             SQL["readers.checkpoints"], {"views": views}, prepare=True
                         )
-                        moved = self._answer(dict(await cursor.fetchall()))
+                        moved = self._answer(views, dict(await cursor.fetchall()))
                         idle = 0 if moved else min(idle + 1, len(_POLL_SECONDS) - 1)
                         await asyncio.sleep(_POLL_SECONDS[idle])
             except (psycopg.Error, HeadwaterError):
                 await asyncio.sleep(0.1)  # readers' own timeouts say how long that may last
 
-    def _answer(self, positions: dict[str, int]) -> bool:
-        still: list[_Waiter] = []
-        for waiter in self._waiting:
+    def _answer(self, asked: Sequence[str], positions: dict[str, int]) -> bool:
+        # Who came while the answer was under way may wait for a view that was not asked about.
+        still = [waiter for waiter in self._waiting if waiter.view not in asked]
+        for waiter in [waiter for waiter in self._waiting if waiter.view in asked]:
             position = positions.get(waiter.view)
             if waiter.reached.done():
                 continue

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from headwater.log.database import Connection
+
 OnFailure = Literal["park", "skip", "stop"]
 
 
@@ -58,6 +60,10 @@ class Target(Protocol):
     @property
     def follows(self) -> str | None:
         """The view whose changes this one reads, or None for the log."""
+        ...
+
+    async def fits(self, connection: Connection) -> bool:
+        """Whether what is stored follows from the definition that this process knows."""
         ...
 
     async def first_after(self, after: int, upto: int) -> int | None:

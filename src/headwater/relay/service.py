@@ -123,31 +123,40 @@ class Relay:
             for name in [n for n, driven in self._driven.items() if driven.task.done()]:
                 await self._let_go(connection, name)
             held = {name: driven.runner.standing for name, driven in self._driven.items()}
-            drives = Standing(detail=" ".join(target.name for target in self._drivable()))
+            fitting = await self._fitting(connection)
+            drives = Standing(detail=" ".join(fitting))
             ours = await self.leases.renew(connection, held | {me: drives})
             for name in held.keys() - ours:
                 await self._drop(name)
             if me not in ours:
                 await self.leases.acquire(connection, me)
                 continue  # and say what it drives, before shares are counted
-            await self._take_share(connection)
+            await self._take_share(connection, fitting)
             await asyncio.sleep(self.leases.seconds / 5)
 
-    async def _take_share(self, connection: Connection) -> None:
-        """Takes free views up to this relay's share, and gives back what is above it."""
-        drivable = self._drivable()
-        share = await self.leases.share(connection, [target.name for target in drivable])
-        for name in sorted(self._driven)[share:]:
+    async def _take_share(self, connection: Connection, fitting: Sequence[str]) -> None:
+        """Takes free views up to this relay's share, and gives back what is above it.
+
+        Others it tries now and then beside the share, to say that they do not fit, if nobody drives them.
+        """
+        share = await self.leases.share(connection, fitting)
+        for name in sorted(self._driven.keys() & set(fitting))[share:]:
             await self._drop(name)
             await self.leases.release(connection, name)
-        for target in drivable:
-            if len(self._driven) >= share:
-                return
-            if target.name in self._driven:
+        for target in self._drivable():
+            is_full = len(self._driven.keys() & set(fitting)) >= share
+            if target.name in self._driven or (is_full and target.name in fitting):
                 continue
             fence = await self.leases.acquire(connection, target.name)
             if fence is not None:
                 self._drive(target, fence)
+
+    async def _fitting(self, connection: Connection) -> list[str]:
+        """The views that this relay says it drives: those whose data follows from the definition it knows.
+
+        Were others counted for it, they would be missing in the share of the relay that they fit.
+        """
+        return [target.name for target in self.targets if await target.fits(connection)]
 
     def _drivable(self) -> list[Target]:
         """The targets that this relay may drive now: all but those found stale a moment ago.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import msgspec
@@ -76,6 +77,10 @@ class OutsideBatches(Storage, Protocol):
         """What values may be, or None where all may."""
         ...
 
+    async def publish(self, place: Place) -> None:
+        """Points the names that other programs read at this generation, as it is in the store. Idempotent."""
+        ...
+
     async def trim(self, hold: Hold, upto: int) -> None:
         """Removes what lies beyond a position: left there by a history that the log lost.
 
@@ -103,8 +108,11 @@ class OutsideRows(OutsideBatches, Protocol):
         """The checkpoint and what is stored up to it; -1 where nothing is."""
         ...
 
-    async def same(self, place: Place, file: StoredFile, part: Part) -> bool:
-        """Whether a file holds exactly these rows."""
+    async def differing(self, place: Place, file: StoredFile, part: Part, limit: int) -> list[str]:
+        """The positions at which a file does not hold exactly these rows, the first ``limit``.
+
+        The file's path, where its rows do not tell their positions.
+        """
         ...
 
     def locate(self, place: Place, file: StoredFile) -> str:
@@ -194,6 +202,10 @@ class OutsideTables(OutsideBatches, Protocol):
 
     async def prepare(self, place: Place, shape: TableShape) -> None:
         """Makes room for a view of this shape."""
+        ...
+
+    async def forget(self, place: Place, bucket: str, before: datetime) -> None:
+        """Removes groups whose key ``bucket``, a time or a date, is before a time. Idempotent."""
         ...
 
     async def read(

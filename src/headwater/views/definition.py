@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import random
 import re
 from dataclasses import dataclass
 from datetime import datetime
@@ -79,6 +80,20 @@ class Explanation:
     position: int
     events: int
     changes: tuple[Change, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A share of a view's keys: those whose hash falls into one of ``slices``."""
+
+    slices: int
+    number: int
+
+    @staticmethod
+    def of(share: float) -> Sample:
+        """A slice by chance, of about this share of the keys."""
+        slices = max(round(1 / share), 1)
+        return Sample(slices, random.randrange(slices))  # noqa: S311 - which one is no secret
 
 
 @dataclass(frozen=True, slots=True)

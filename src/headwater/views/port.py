@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from headwater.relay import Target
-from headwater.views.definition import Definition, Explanation, Verification
+from headwater.views.definition import Definition, Explanation, Sample, Verification
 
 Status = Literal["missing", "current", "stale"]
 Report = Callable[[int, int], None]
@@ -46,8 +46,10 @@ class StoredView(Target, Protocol):
         """Empties the view and sets its checkpoint to the beginning, in place; the relay refills it."""
         ...
 
-    async def verify(self, report: Report | None = None, *, limit: int = 20) -> Verification:
-        """Compares the view with the fold of the log up to its checkpoint."""
+    async def verify(
+        self, report: Report | None = None, *, limit: int = 20, sample: Sample | None = None
+    ) -> Verification:
+        """Compares the view, or a sample of its keys, with the fold of the log up to its checkpoint."""
         ...
 
     async def explain(

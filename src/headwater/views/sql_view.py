@@ -90,7 +90,7 @@ class SqlView:
         if query.over_documents and on_failure != "stop":
             # A fold's change is not an event that could be set aside and replayed.
             on_failure = "stop"
-        retention = _retention(name, query, bucket, keep_seconds, store)
+        retention = _retention(name, query, bucket, keep_seconds)
         view = SqlView(name, row, text, query, on_failure, float_tolerance, store, retention)
         assert view.definition.view == name  # its name is checked there, now and not at run time
         return view
@@ -125,7 +125,6 @@ def _retention(
     query: IncrementalQuery,
     bucket: str | None,
     keep_seconds: float | None,
-    store: str | None,
 ) -> Retention | None:
     """What is kept. Raises ViewDefinitionError for what is not offered."""
     if bucket is not None and bucket not in query.key:
@@ -140,10 +139,10 @@ def _retention(
             f"The view {name!r} keeps {keep_seconds:g} seconds of nothing that it names.",
             hint="Pass bucket=, the key that is a time, and a positive keep_seconds=.",
         )
-    if store is not None or query.over_documents:
+    if query.over_documents:
         raise ViewDefinitionError(
-            f"Buckets of {name!r} cannot be removed: that is offered for views over events in Postgres.",
-            hint="Leave keep_seconds= out, or store=.",
+            f"Buckets of {name!r} cannot be removed: that is offered for views over events.",
+            hint="Leave keep_seconds= out.",
         )
     return Retention(bucket, keep_seconds)
 

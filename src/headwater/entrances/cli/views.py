@@ -15,6 +15,8 @@ from headwater.entrances.cli.main import cli, command
 from headwater.entrances.examined import job_metrics, slot_metrics
 from headwater.errors import HeadwaterError, UnknownView
 from headwater.operations.health import metrics_text, view_rows
+from headwater.operations.sampling import note
+from headwater.views.definition import Sample
 
 _ = cli
 
@@ -60,8 +62,14 @@ async def metrics(app: App) -> int:
 
 @command(app_needed=True)
 @click.argument("view", nargs=-1, metavar="[VIEW]...")
+@click.option(
+    "--sample",
+    type=click.FloatRange(0, 1, min_open=True),
+    metavar="SHARE",
+    help="Compare about this share of the keys, other ones each time.",
+)
 @json_option
-async def verify(app: App, view: Sequence[str], as_json: bool) -> int:
+async def verify(app: App, view: Sequence[str], sample: float | None, as_json: bool) -> int:
     """Compare views, or all, with the fold of the log; exit code 1 where they differ."""
     failed = False
     results = []
@@ -73,9 +81,15 @@ async def verify(app: App, view: Sequence[str], as_json: bool) -> int:
             def report(done: int, total: int, task: Any = task) -> None:
                 bar.update(task, completed=done, total=total)
 
-            verified = await app.stored(name).verify(report)
+            chosen = None if sample is None else Sample.of(sample)
+            verified = await app.stored(name).verify(report, sample=chosen)
             failed |= not verified.equal
             results.append(verified)
+            if (
+                chosen is None or not verified.equal
+            ):  # another sample proves nothing of what differed
+                async with app.database("headwater_relay").connection() as connection:
+                    await note(connection, verified, chosen)
     if as_json:
         output.json([{**_plain(verified), "equal": verified.equal} for verified in results])
         return int(failed)
@@ -123,8 +137,8 @@ async def rebuild(
     """Build each VIEW anew by its definition of now, beside the one that is read, and swap.
 
     Interrupted and started again, it goes on where it was. A view that cannot stand beside itself is emptied,
-    and a relay refills it: one that reads a fold's documents or is read by such a view, one that derives
-    events, and one in ClickHouse or a lake.
+    and a relay refills it: one that reads a fold's documents or is read by such a view, and one that derives
+    events.
     """
     await app.database("headwater_relay").open()
     names = list(view) or [name for name in app.views if stale and await _is_stale(app, name)]

@@ -80,9 +80,11 @@ async def _views(call: Call) -> list[Check]:
         reason = error.message if isinstance(error, HeadwaterError) else type(error).__name__
         return [Check("views", False, reason, required=False)]
     checks = []
-    for view, state, parked in rows:
+    for view, state, parked, differing in rows:
         finding = f"{state}, {parked:,} parked" if parked else state
-        checks.append(Check(f"view {view}", state == "running" and not parked, finding, False))
+        finding += ", differs from the log" if differing else ""
+        fine = state == "running" and not parked and not differing
+        checks.append(Check(f"view {view}", fine, finding, False))
     return checks
 
 

@@ -74,3 +74,8 @@ SELECT (SELECT count(*)::int FROM headwater.job_queues),
        (SELECT coalesce(sum(n_dead_tup), 0)::bigint FROM pg_stat_user_tables WHERE schemaname = 'headwater' AND relname LIKE 'job\_%%'),
        (SELECT count(*)::int FROM pg_class AS c WHERE c.relnamespace = 'headwater'::regnamespace AND c.relname ~ '^jobs_[0-3]$'
           AND pg_relation_size(c.oid) > 0)
+
+-- name: sampled
+SELECT v.view, s.differing, s.detail, extract(epoch FROM s.verified_at)::float8
+FROM headwater.views AS v JOIN headwater.sampled AS s ON s.view = v.view AND s.generation = v.generation
+ORDER BY v.view

@@ -25,6 +25,9 @@ from headwater.stores.clickhouse.text import listed, quoted, statement
 from headwater.views.batches import Limits, Part, RowsStep
 from headwater.views.storage import Checkpoint, Hold, LastEvent, Place
 
+SHOWN = "shown"
+"""How what readers see of a generation is named within it."""
+
 
 class ClickHouseBatches(ABC):
     """See OutsideBatches. Subclasses say what a piece is written to, and how it is recognised there."""
@@ -69,7 +72,8 @@ class ClickHouseBatches(ABC):
     async def sweep(self, place: Place, keep: Collection[int]) -> None:
         """Removes earlier generations."""
         engine = self._engine
-        for generation in set(range(1, place.generation)) - set(keep):
+        kept = {place.generation, *keep}
+        for generation in set(range(1, place.generation)) - kept:
             prefix = self._name(Place(place.log, place.view, generation), "")
             found = await engine.query(
                 statement("checkpoints.tables"), {"database": engine.database, "prefix": prefix}
@@ -84,13 +88,39 @@ class ClickHouseBatches(ABC):
                     )
                 )
         old = statement("checkpoints.old", table=engine.checkpoints)
-        if (await engine.query(old, _where(place)))[0][0]:
+        if (await engine.query(old, _where(place) | {"kept": sorted(kept)}))[0][0]:
             await engine.run(
                 statement(
                     "checkpoints.forget", table=engine.checkpoints, on_cluster=engine.on_cluster,
                     log=place.log, view=place.view, generation=place.generation,
+                    kept=listed(map(str, sorted(kept))),
                 )
             )  # fmt: skip
+
+    async def publish(self, place: Place) -> None:
+        """Creates the views that other programs read, over those of this generation; see OutsideBatches.
+
+        Names of event types that it no longer has are dropped.
+        """
+        engine = self._engine
+        view = {"database": engine.database, "view": place.view}
+        prefix = self._name(place, SHOWN)
+        generations = {"generations": self._name(place)[: -len(str(place.generation))]}
+        found = await engine.query(statement("checkpoints.shown"), view | {"prefix": prefix})
+        named = await engine.query(statement("checkpoints.named"), view | generations)
+        shown = {
+            place.view + name.removeprefix(prefix).replace("/", ".", 1): name for (name,) in found
+        }
+        for name, table in shown.items():
+            await engine.run(
+                statement(
+                    "checkpoints.publish", name=quoted(engine.database, name),
+                    on_cluster=engine.on_cluster, shown=quoted(engine.database, table),
+                )
+            )  # fmt: skip
+        for name in {row[0] for row in named} - shown.keys():
+            old = quoted(engine.database, name)
+            await engine.run(statement("checkpoints.drop", table=old, on_cluster=engine.on_cluster))
 
     async def _newest(self, place: Place) -> tuple[int, int, Checkpoint]:
         """Fence, number and checkpoint; zeros where nothing is stored."""
@@ -163,6 +193,10 @@ class ClickHouseBatches(ABC):
 
     def _guarded(self, hold: Hold, step: RowsStep) -> dict[str, Any]:
         return _where(hold.place) | {"fence": hold.fence, "after": step.after}
+
+    def _shown(self, place: Place, *names: str) -> str:
+        """What readers see of one generation: of a SQL view, or of a feed's event type."""
+        return quoted(self._engine.database, self._name(place, SHOWN, *names))
 
     def _name(self, place: Place, *names: str) -> str:
         return "/".join([place.log, place.view, str(place.generation), *names])

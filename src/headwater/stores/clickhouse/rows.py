@@ -26,7 +26,7 @@ class ClickHouseRows(ClickHouseBatches):
     # Room ----------------------------------------------------------------------------------------
 
     async def prepare(self, place: Place, columns: Mapping[str, Sequence[Column]]) -> None:
-        """Creates the tables, and for each the view that readers use: its rows up to the checkpoint."""
+        """Creates the tables, and for each what readers see of it: its rows up to the checkpoint."""
         engine = self._engine
         for type_name, declared in columns.items():
             _check(type_name, declared)
@@ -64,9 +64,6 @@ class ClickHouseRows(ClickHouseBatches):
     def _table(self, place: Place, type_name: str) -> str:
         return quoted(self._engine.database, self._name(place, type_name))
 
-    def _shown(self, place: Place, type_name: str) -> str:
-        return quoted(self._engine.database, f"{place.view}.{type_name}")
-
     def first(self) -> int:
         """The last position of the newest month that is no longer kept."""
         months = self._engine.store.keep_months
@@ -83,7 +80,7 @@ class ClickHouseRows(ClickHouseBatches):
         engine = self._engine
         prefix = self._name(hold.place, "")
         found = await engine.query(
-            statement("checkpoints.tables"), {"database": engine.database, "prefix": prefix}
+            statement("rows.tables"), {"database": engine.database, "prefix": prefix}
         )
         for (name,) in found:
             table = quoted(engine.database, name)
@@ -112,7 +109,7 @@ class ClickHouseRows(ClickHouseBatches):
         position = await self.position(place)
         prefix = self._name(place, "")
         found = await engine.query(
-            statement("checkpoints.tables"), {"database": engine.database, "prefix": prefix}
+            statement("rows.tables"), {"database": engine.database, "prefix": prefix}
         )
         files = []
         for (name,) in found:
@@ -127,8 +124,8 @@ class ClickHouseRows(ClickHouseBatches):
             ]
         return position, files
 
-    async def same(self, place: Place, file: StoredFile, part: Part) -> bool:
-        """Whether a run of positions holds exactly these rows."""
+    async def differing(self, place: Place, file: StoredFile, part: Part, limit: int) -> list[str]:
+        """Where a run of positions does not hold exactly these rows; see OutsideRows."""
         engine = self._engine
         table = self._table(place, file.type)
         scratch = engine.table("headwater_scratch", uuid4().hex)
@@ -145,9 +142,15 @@ class ClickHouseRows(ClickHouseBatches):
                 )
                 for each in (scratch, table)
             ]
+            if hashes[0] == hashes[1]:
+                return []
+            found = await engine.query(
+                statement("rows.differing", scratch=scratch, table=table, reading=engine.reading),
+                {"after": file.after, "upto": file.upto, "limit": limit},
+            )
         finally:
             await engine.run(statement("checkpoints.drop", table=scratch, on_cluster=""))
-        return hashes[0] == hashes[1]
+        return [str(position) for (position,) in found]
 
     def _fill(self, scratch: str, columns: Sequence[Kept]) -> str:
         return statement(
@@ -157,7 +160,7 @@ class ClickHouseRows(ClickHouseBatches):
         )  # fmt: skip
 
     def locate(self, place: Place, file: StoredFile) -> str:
-        """The view that shows a type's rows, as a query names it."""
+        """What shows a type's rows of this generation, as a query names it."""
         return self._shown(place, file.type)
 
 

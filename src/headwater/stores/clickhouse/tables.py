@@ -8,11 +8,12 @@ its batch ends, which is the evidence that the batch is there, through all merge
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from decimal import Context, Decimal
 from typing import Any
 
 from headwater.errors import ViewDefinitionError, ViewStale
-from headwater.stores.clickhouse.batches import ClickHouseBatches
+from headwater.stores.clickhouse.batches import SHOWN, ClickHouseBatches
 from headwater.stores.clickhouse.columns import base_type
 from headwater.stores.clickhouse.shown import output_of
 from headwater.stores.clickhouse.text import listed, quoted, statement
@@ -20,7 +21,7 @@ from headwater.views.batches import Part, StateColumn, TableShape, Within
 from headwater.views.storage import Hold, Place
 
 _UPTO = "headwater_upto"
-_INBOX, _MATERIALIZED, _GROUPS, _SHOWN = "values", "view", "groups", "shown"
+_INBOX, _MATERIALIZED, _GROUPS = "values", "view", "groups"
 _EXACT = Context(prec=80)
 _SKETCHES = {"tally", "registers"}
 _SKETCH = "Map(Int64, UInt64)"
@@ -41,7 +42,7 @@ class ClickHouseTables(ClickHouseBatches):
         check(shape)
 
     async def prepare(self, place: Place, shape: TableShape) -> None:
-        """Creates the inbox, the table of groups, the view between them and the ones that readers use."""
+        """Creates the inbox, the table of groups, the view between them and what readers see."""
         engine = self._engine
         check(shape)
         for text in self.statements(place, shape):
@@ -78,8 +79,7 @@ class ClickHouseTables(ClickHouseBatches):
                 states=listed(f"{_initial(s)} AS {quoted(s.column.name)}" for s in shape.states) or "1",
                 **clause,
             ),
-            statement("tables.show", name=self._table(place, _SHOWN), **shown, **clause),
-            statement("tables.show", name=quoted(engine.database, place.view), **shown, **clause),
+            statement("tables.show", name=self._shown(place), **shown, **clause),
         ]  # fmt: skip
 
     def _table(self, place: Place, what: str) -> str:
@@ -110,6 +110,19 @@ class ClickHouseTables(ClickHouseBatches):
     def _insert(self, place: Place, part: Part) -> tuple[str, dict[str, Any]]:
         return self._table(place, _INBOX), {_UPTO: part.upto}
 
+    async def forget(self, place: Place, bucket: str, before: datetime) -> None:
+        """Removes old groups, where there are any.
+
+        The evidence of a batch may go with them, but not while it is needed: a batch that is not yet at
+        the checkpoint and has left no other group would only bring back groups that are to be removed.
+        """
+        engine = self._engine
+        old = {"table": self._table(place, _GROUPS), "bucket": quoted(bucket)}
+        bound = {"before": before}
+        text = statement("tables.old", reading=engine.reading, **old)
+        if (await engine.query(text, bound))[0][0]:
+            await engine.run(statement("tables.forget", on_cluster=engine.on_cluster, **old), bound)
+
     # Reading -------------------------------------------------------------------------------------
 
     async def read(
@@ -127,7 +140,7 @@ class ClickHouseTables(ClickHouseBatches):
             return position, []
         described = await engine.query(
             statement("tables.describe"),
-            {"database": engine.database, "table": self._name(place, _SHOWN)},
+            {"database": engine.database, "table": self._name(place, SHOWN)},
         )
         types: dict[str, str] = {row[0]: row[1] for row in described}
         conditions, parameters = (
@@ -153,7 +166,7 @@ class ClickHouseTables(ClickHouseBatches):
             conditions.append(f"{quoted(name)} = {{key_{number}:{types[name]}}}")
             parameters[f"key_{number}"] = str(value) if isinstance(value, Decimal) else value
         text = statement(
-            "tables.read", shown=self._table(place, _SHOWN), reading=engine.reading,
+            "tables.read", shown=self._shown(place), reading=engine.reading,
             outputs=listed(map(quoted, outputs)), condition=" AND ".join(conditions),
             order=order,
         )  # fmt: skip

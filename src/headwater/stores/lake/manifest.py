@@ -73,6 +73,12 @@ class Latest(msgspec.Struct, frozen=True):
     position: int
 
 
+class Published(msgspec.Struct, frozen=True):
+    """The generation that is read."""
+
+    generation: int
+
+
 decode = msgspec.json.Decoder(Manifest).decode
 decode_latest = msgspec.json.Decoder(Latest).decode
 encode = msgspec.json.Encoder().encode
@@ -91,3 +97,8 @@ def manifest_path(place: Place, number: int) -> str:
 def latest_path(place: Place) -> str:
     """Where the pointer is."""
     return f"{root(place)}/latest.json"
+
+
+def published_path(place: Place) -> str:
+    """The object that says which generation is read."""
+    return f"{place.log}/{place.view}/published.json"

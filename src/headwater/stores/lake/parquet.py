@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -60,6 +61,21 @@ def read(data: bytes) -> Any:
     return pq.read_table(io.BytesIO(data))
 
 
+def differing(data: bytes, part: Part) -> list[int] | None:
+    """The positions at which a file and a part differ; None where the rows do not tell theirs."""
+    stored, expected = read(data), table_of(part)
+    if stored.equals(expected):
+        return []
+    names = [column.name for column in part.columns if column.expression == "e.position"]
+    if not names or stored.schema != expected.schema:
+        return None
+    sides: list[Counter[tuple[int, str]]] = [
+        Counter((row[names[0]], repr(row)) for row in table.to_pylist())
+        for table in (stored, expected)
+    ]
+    return sorted({row[0] for row in (sides[0] - sides[1]) + (sides[1] - sides[0])})
+
+
 def merged(files: Sequence[bytes]) -> tuple[int, bytes]:
     """Files' rows, in their order, as one: how many, and the file."""
     table = pa.concat_tables([read(data) for data in files]).combine_chunks()
@@ -76,4 +92,4 @@ def _final(column: Column) -> Any:
     return _TIME if column.sql_type == "timestamp with time zone" else _read_as(column)
 
 
-__all__: Sequence[str] = ["merged", "parquet_of", "read", "schema_of", "table_of"]
+__all__: Sequence[str] = ["differing", "merged", "parquet_of", "read", "schema_of", "table_of"]

@@ -18,7 +18,7 @@ from headwater.events import Column
 from headwater.stores.lake import manifest as manifests
 from headwater.stores.lake import parquet
 from headwater.stores.lake.engine import LakeEngine
-from headwater.stores.lake.manifest import WHOLE_EVERY, Latest, Manifest, Retired
+from headwater.stores.lake.manifest import WHOLE_EVERY, Latest, Manifest, Published, Retired
 from headwater.stores.lake.merging import next_run
 from headwater.views.batches import Part, RowsStep, StoredFile
 from headwater.views.storage import Checkpoint, Hold, Place
@@ -73,6 +73,11 @@ class LakeRows:
         for generation in set(range(1, place.generation)) - set(keep):
             old = Place(place.log, place.view, generation)
             await self._engine.remove_below(f"{manifests.root(old)}/")
+
+    async def publish(self, place: Place) -> None:
+        """Writes which generation is read, for programs that do not ask Postgres."""
+        said = manifests.encode(Published(place.generation))
+        await self._engine.put_pointer(manifests.published_path(place), said)
 
     async def trim(self, hold: Hold, upto: int) -> None:
         """Nothing: an object that no manifest names is not there."""
@@ -231,14 +236,13 @@ class LakeRows:
 
         return dataset(f"{self._engine.url}/{manifests.root(place)}", files, columns, tenant)
 
-    async def same(self, place: Place, file: StoredFile, part: Part) -> bool:
-        """Whether a file holds exactly these rows."""
+    async def differing(self, place: Place, file: StoredFile, part: Part, limit: int) -> list[str]:
+        """Where a file does not hold exactly these rows; see OutsideRows."""
         data = await self._engine.get(f"{manifests.root(place)}/{file.path}")
         if data is None:
-            return False
-        return bool(
-            await asyncio.to_thread(lambda: parquet.read(data).equals(parquet.table_of(part)))
-        )
+            return [file.path]
+        found = await asyncio.to_thread(parquet.differing, data, part)
+        return [file.path] if found is None else [str(position) for position in found[:limit]]
 
     def locate(self, place: Place, file: StoredFile) -> str:
         """A file's URL."""

@@ -10,7 +10,7 @@ from headwater.log.database import Connection, Database
 from headwater.relay import CannotApply
 from headwater.stores.postgres.derived import DeciderOf, DerivedEvents
 from headwater.stores.postgres.documents import PostgresDocuments
-from headwater.views.definition import Verification
+from headwater.views.definition import Sample, Verification
 from headwater.views.documents import SetAside, Step
 from headwater.views.driving.checking import FoldCheck
 from headwater.views.driving.fold import DrivenFold
@@ -67,13 +67,15 @@ class PostgresFold(DrivenFold[D]):
         (step,) = steps
         await self.documents.apply(step, aside)
 
-    async def verify(self, report: Report | None = None, *, limit: int = 20) -> Verification:
+    async def verify(
+        self, report: Report | None = None, *, limit: int = 20, sample: Sample | None = None
+    ) -> Verification:
         """Folds the log again and compares every document, in one snapshot."""
         async with snapshot(self._database) as connection:
             await self.learn(connection)
             async with self.documents.reading(connection) as reading:
                 check: FoldCheck[Any] = FoldCheck(self.folding, self.record, connection, reading)
-                return await check.run(report, limit)
+                return await check.run(report, limit, sample)
 
     async def replay(self, positions: Sequence[int] | None = None) -> int:
         """Applies the parked events of the keys concerned again, in order, up to the first failure.

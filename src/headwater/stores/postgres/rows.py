@@ -16,7 +16,7 @@ from headwater.stores.postgres.publishing import point
 from headwater.stores.postgres.sql_view import Storage, plan_sql_view
 from headwater.stores.postgres.sql_view_driven import DrivenSql
 from headwater.stores.postgres.sql_view_text import template
-from headwater.views.definition import Verification
+from headwater.views.definition import Sample, Verification
 from headwater.views.driving.record import snapshot
 from headwater.views.port import Report
 from headwater.views.sql_view import SqlView
@@ -132,12 +132,14 @@ class PostgresRows(DrivenSql):
             return None
         return await super().touched(connection, after=after, upto=upto, parked=parked)
 
-    async def verify(self, report: Report | None = None, *, limit: int = 20) -> Verification:
+    async def verify(
+        self, report: Report | None = None, *, limit: int = 20, sample: Sample | None = None
+    ) -> Verification:
         """Runs the view's own query over the log and compares, inside Postgres."""
         async with snapshot(self._database) as connection:
             await self.learn(connection)
             upto = await self._checkpoint(connection)
-            found = await self._compared(connection, upto, limit)
+            found = await self._compared(connection, upto, limit, sample)
             if report is not None:
                 report(1, 1)
         return found

@@ -225,6 +225,16 @@ class SqlViewPlan:
         """
         return self._comparison.count()
 
+    @cached_property
+    def verify_sample(self) -> sql.Composed:
+        """``verify`` of the groups in %(slice)s of %(slices)s."""
+        return self._comparison.rows(sampled=True)
+
+    @cached_property
+    def verify_sample_count(self) -> sql.Composed:
+        """``verify_count`` of the groups in %(slice)s of %(slices)s."""
+        return self._comparison.count(sampled=True)
+
     def read_one(self, null_keys: Collection[str] = ()) -> sql.Composed:
         """Read the row of %(tenant)s and %(key_1)s, %(key_2)s ... in the order of the key.
 

@@ -38,17 +38,19 @@ class Comparison:
             for index, output in enumerate(self.sources.query.outputs, start=1)
         ]
 
-    def rows(self) -> sql.Composed:
-        """The rows on one side only: side, tenant, row."""
+    def rows(self, *, sampled: bool = False) -> sql.Composed:
+        """The rows on one side only, of a slice of the groups or of all: side, tenant, row."""
         shown = listed(
             sql.SQL("differing.{} AS {}").format(column, name(output.name))
             for column, output in self._outputs
         )
-        return template("verify").format(compared=self._compared(), shown=shown, keys=self._keys())
+        return template("verify").format(
+            compared=self._compared(sampled), shown=shown, keys=self._keys()
+        )
 
-    def count(self) -> sql.Composed:
+    def count(self, *, sampled: bool = False) -> sql.Composed:
         """How many groups were expected, and how many rows are on one side only."""
-        return template("verify_count").format(compared=self._compared(), keys=self._keys())
+        return template("verify_count").format(compared=self._compared(sampled), keys=self._keys())
 
     def _keys(self) -> sql.Composed:
         """The tenant and the keys, in the declared key's order."""
@@ -56,7 +58,7 @@ class Comparison:
         keys = [columns[key] for key in self.sources.query.key]
         return listed([name("tenant"), *keys])
 
-    def _compared(self) -> sql.Composed:
+    def _compared(self, sampled: bool) -> sql.Composed:
         columns = [column for column, _ in self._outputs]
         inexact = [column for column, output in self._outputs if self._is_inexact(output)]
         window = sql.SQL("WINDOW same_group AS (PARTITION BY {})").format(self._keys())
@@ -68,12 +70,14 @@ class Comparison:
         return template("compared").format(
             expected=self._side(name("headwater_tenant"), self._expected),
             source=self.sources.rows("up_to"),
-            where=self.sources.where(),
+            where=self.sources.where(
+                self._in_slice(name("headwater_tenant"), self._expected) if sampled else None
+            ),
             group_by=listed([sql.SQL("1"), *ordinals]),
             stored=self._side(name("tenant"), lambda output: shown_value(self.tables, output)),
             table=self.tables.main,
             having=clause("HAVING", self._kept(lambda output: enclosed(output.text))),
-            kept=clause("WHERE", self._kept(lambda output: shown_value(self.tables, output))),
+            kept=self._stored_where(sampled),
             compared=listed(
                 [
                     name("tenant"),
@@ -83,6 +87,25 @@ class Comparison:
             window=clause("", window) if inexact else sql.SQL(""),
             columns=listed([name("tenant"), *columns]),
         )
+
+    def _stored_where(self, sampled: bool) -> sql.Composable:
+        def shown(output: Output) -> sql.Composable:
+            return shown_value(self.tables, output)
+
+        conditions = [
+            self._kept(shown),
+            self._in_slice(name("tenant"), shown) if sampled else None,
+        ]
+        given = [condition for condition in conditions if condition is not None]
+        return clause("WHERE", sql.SQL(" AND ").join(given) if given else None)
+
+    def _in_slice(
+        self, tenant: sql.Composable, value: Callable[[Output], sql.Composable]
+    ) -> sql.Composed:
+        """Whether a row's group is in the slice: by a hash that follows the types' own equality."""
+        types = self.tables.types.outputs
+        keys = [typed(value(output), types[output.name]) for output in self.sources.query.keys]
+        return template("in_slice").format(keys=listed([tenant, *keys]))
 
     def _kept(self, value: Callable[[Output], sql.Composable]) -> sql.Composable | None:
         """Whether a group is not yet to be removed; those that are do not count on either side."""

@@ -11,7 +11,7 @@ import psycopg
 from headwater.log.database import Connection
 from headwater.stores.postgres.sql_view import SqlViewPlan
 from headwater.stores.postgres.sql_view_explain import explain_sql
-from headwater.views.definition import Difference, Explanation, Verification
+from headwater.views.definition import Difference, Explanation, Sample, Verification
 from headwater.views.driving.record import snapshot
 from headwater.views.driving.view import DrivenView
 from headwater.views.sql_view import SqlView
@@ -47,16 +47,22 @@ class DrivenSql(DrivenView):
         cursor = await connection.execute(self.plan.touched, batch)
         return [row[0] for row in await cursor.fetchall()]
 
-    async def _compared(self, connection: Connection, upto: int, limit: int) -> Verification:
+    async def _compared(
+        self, connection: Connection, upto: int, limit: int, sample: Sample | None
+    ) -> Verification:
         """The plan's table beside the view's own query over the log, in the connection's snapshot."""
         aside = await self.record.not_applied(connection)
         parked = [k for _, _, keys, status in aside if status == "parked" for k in keys or ()]
         parameters = {"upto": upto, "parked": [row[0] for row in aside], "parked_keys": parked}
-        cursor = await connection.execute(self.plan.verify_count, parameters)
+        count, rows_of = self.plan.verify_count, self.plan.verify
+        if sample is not None:
+            count, rows_of = self.plan.verify_sample_count, self.plan.verify_sample
+            parameters |= {"slices": sample.slices, "slice": sample.number}
+        cursor = await connection.execute(count, parameters)
         counted = await cursor.fetchone()
         assert counted is not None
         rows, differing = counted
-        cursor = await connection.execute(self.plan.verify, parameters | {"limit": limit})
+        cursor = await connection.execute(rows_of, parameters | {"limit": limit})
         differences = tuple(
             _difference(self._view.query.key, *row) for row in await cursor.fetchall()
         )

@@ -7,6 +7,7 @@ the store's groups with the query over the log, inside Postgres.
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Sequence
 
 from psycopg import sql
@@ -18,13 +19,15 @@ from headwater.stores.postgres.sql_view_driven import DrivenSql
 from headwater.stores.postgres.sql_view_source import Sources
 from headwater.stores.postgres.sql_view_text import listed, name, template
 from headwater.stores.postgres.sql_view_values import Values, table_columns
-from headwater.views.batches import OutsideTables, Part
-from headwater.views.definition import Verification
+from headwater.views.batches import OutsideTables, Part, RowsStep
+from headwater.views.definition import Sample, Verification
 from headwater.views.driving.batches import DrivenBatches
 from headwater.views.driving.record import SQL
 from headwater.views.port import Report
 from headwater.views.sql_view import SqlView
 from headwater.views.storage import Place
+
+_FORGET_SECONDS = 60.0
 
 _COPY = Storage("headwater_compared", "headwater_compared", "pg_temp")
 
@@ -37,6 +40,7 @@ class OutsideSql(DrivenSql, DrivenBatches):
     ) -> None:
         super().__init__(database, view.definition, view.on_failure, tables, pause_seconds)
         self._view = view
+        self._forget_at = 0.0
         self._tables = tables
 
     @property
@@ -52,7 +56,7 @@ class OutsideSql(DrivenSql, DrivenBatches):
         """Has Postgres describe the query."""
         self._planned = await plan_sql_view(
             connection, self._view.query, _COPY, float_tolerance=self._view.float_tolerance,
-            is_elsewhere=True,
+            is_elsewhere=True, retention=self._view.retention,
         )  # fmt: skip
 
     async def _create(self, connection: Connection) -> None:  # noqa: ARG002 - the base's
@@ -64,6 +68,25 @@ class OutsideSql(DrivenSql, DrivenBatches):
     async def _make_room(self, place: Place) -> None:
         await self._tables.prepare(place, self._values.shape())
 
+    async def _opened(self, checkpoint: int) -> int:
+        self._forget_at = 0.0
+        return await super()._opened(checkpoint)
+
+    async def _write(self, step: RowsStep) -> None:
+        await super()._write(step)
+        retention = self._view.retention
+        if retention is None or time.monotonic() < self._forget_at:
+            return
+        cursor = await self.record.connection.execute(
+            self.plan.tables.kept_from(), {"upto": step.upto}
+        )
+        row = await cursor.fetchone()
+        if row is not None and row[0] is not None:
+            assert self._hold is not None
+            await self._tables.forget(self._hold.place, self.plan.tables.bucket, row[0])
+        # Removing rewrites what is stored: not for each batch, and for long retentions less often.
+        self._forget_at = time.monotonic() + max(retention.seconds / 100, _FORGET_SECONDS)
+
     async def _parts(self, connection: Connection, after: int, upto: int) -> AsyncIterator[Part]:
         values = self._values
         aside = sorted(p for p in self._aside if after < p <= upto)
@@ -74,7 +97,9 @@ class OutsideSql(DrivenSql, DrivenBatches):
 
     # Care ----------------------------------------------------------------------------------------
 
-    async def verify(self, report: Report | None = None, *, limit: int = 20) -> Verification:
+    async def verify(
+        self, report: Report | None = None, *, limit: int = 20, sample: Sample | None = None
+    ) -> Verification:
         """Copies the store's groups into a temporary table and compares, inside Postgres.
 
         A group tells how far it is. All are at least at the store's checkpoint, which is read first, and
@@ -87,7 +112,7 @@ class OutsideSql(DrivenSql, DrivenBatches):
             position, data = await self._tables.export(place, values.shape())
             upto = max(position, await self._copy(connection, values, data))
             try:
-                found = await self._compare(connection, upto, limit)
+                found = await self._compare(connection, upto, limit, sample)
             finally:
                 await connection.execute(
                     template("drop_compared").format(table=self.plan.tables.main)
@@ -115,9 +140,11 @@ class OutsideSql(DrivenSql, DrivenBatches):
         newest: int = row[0]
         return newest
 
-    async def _compare(self, connection: Connection, upto: int, limit: int) -> Verification:
+    async def _compare(
+        self, connection: Connection, upto: int, limit: int, sample: Sample | None
+    ) -> Verification:
         await connection.execute(SQL["session.snapshot"])
         try:
-            return await self._compared(connection, upto, limit)
+            return await self._compared(connection, upto, limit, sample)
         finally:
             await connection.execute(SQL["session.end"])

@@ -127,9 +127,20 @@ class Tables:
         return (creation, *(grant.format(relation=self.view) for grant in grants))
 
     @property
-    def _bucket(self) -> sql.Identifier:
+    def bucket(self) -> str:
+        """The column of the bucket by which groups are removed."""
         assert self.retention is not None
-        return sql.Identifier(key_names(self.query)[self.query.key.index(self.retention.bucket)])
+        return key_names(self.query)[self.query.key.index(self.retention.bucket)]
+
+    @property
+    def _bucket(self) -> sql.Identifier:
+        return sql.Identifier(self.bucket)
+
+    def kept_from(self) -> sql.Composed:
+        """Selects the time before which groups are too old by %(upto)s."""
+        assert self.retention is not None
+        bound = template("kept_from_newest").format(seconds=sql.Literal(self.retention.seconds))
+        return sql.SQL("SELECT {}").format(bound)
 
     def forget(self) -> tuple[sql.Composed, ...]:
         """Remove the groups that are too old by %(upto)s."""

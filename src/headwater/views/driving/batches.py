@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from datetime import date, timedelta
 
 from psycopg import sql
@@ -68,6 +69,25 @@ class DrivenBatches(DrivenView):
     async def _drop(self, connection: Connection) -> None:
         """Nothing: the next generation begins elsewhere."""
 
+    # Generations ---------------------------------------------------------------------------------
+
+    @property
+    def beside(self) -> bool:
+        """Each generation has a place of its own."""
+        return True
+
+    async def publish_outside(self) -> None:
+        """Points the names that other programs read at the generation that the log's database names.
+
+        That one cannot be exchanged meanwhile, so nobody points them back at one that was.
+        """
+        async with self._database.transaction() as connection:
+            await connection.execute(SQL["rebuild.long_hold"])
+            cursor = await connection.execute(SQL["rebuild.read_now"], {"view": self.name})
+            if (row := await cursor.fetchone()) is not None:
+                place = await self.outside.place(connection)
+                await self.batches.publish(replace(place, generation=row[0]))
+
     # Driving -------------------------------------------------------------------------------------
 
     async def close(self) -> None:
@@ -81,6 +101,8 @@ class DrivenBatches(DrivenView):
         self._hold = hold
         self._aside = {row[0] for row in await self.record.not_applied(self.record.connection)}
         await self._make_room(hold.place)
+        if self.record.row == self.name:  # nobody reads a candidate
+            await self.publish_outside()
         planned = await self.record.planned(position)
         await self.batches.trim(hold, position if planned is None else planned)
         if planned is None:

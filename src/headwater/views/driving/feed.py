@@ -13,8 +13,8 @@ from headwater.errors import DefinitionError, HeadwaterError
 from headwater.log.copying import copied
 from headwater.log.database import Connection, Database
 from headwater.log.tasks import ended
-from headwater.views.batches import OutsideRows, Part, RowsStep, Tended
-from headwater.views.definition import Difference, Explanation, Verification
+from headwater.views.batches import OutsideRows, Part, RowsStep, StoredFile, Tended
+from headwater.views.definition import Difference, Explanation, Sample, Verification
 from headwater.views.driving.batches import DrivenBatches, csv_rows
 from headwater.views.driving.record import SQL
 from headwater.views.feed import Feed
@@ -26,6 +26,7 @@ _log = logging.getLogger("headwater.relay")
 _BLOCK_BITS = 40  # a month of positions; see headwater.block_of
 _FIRST_YEAR = 2020
 _TEND_EVERY = 16  # batches
+_SAMPLED_ROWS = 200_000
 
 
 class DrivenFeed(DrivenBatches):
@@ -119,43 +120,56 @@ class DrivenFeed(DrivenBatches):
 
     # Care ----------------------------------------------------------------------------------------
 
-    async def verify(self, report: Report | None = None, *, limit: int = 20) -> Verification:
-        """Reads every file and compares it with the log's rows of its range; counts the rest."""
+    async def verify(
+        self, report: Report | None = None, *, limit: int = 20, sample: Sample | None = None
+    ) -> Verification:
+        """Reads every file and compares it with the log's rows of its range; counts the rest.
+
+        A difference's key is the position of the event. A sample is of the files that are not too large to be
+        read beside views that are driven, one at least; then the rest is not counted.
+        """
         async with self._database.connection() as connection:
             await self.learn(connection)
             place = await self.outside.place(connection)
             position, files = await self.storage.files(place)
             position = max(position, 0)
-            first = self.storage.first()
             aside = await self.record.not_applied(connection)
             self._aside = {row[0] for row in aside}
             differences = []
+            if sample is not None:
+                files = _sampled(files, sample)
+            else:
+                differences += await self._miscounted(connection, position, files)
             for done, file in enumerate(files, start=1):
                 part = await self.part(
                     connection, file.type, file.after, file.upto, month=file.month
                 )
-                if not await self.storage.same(place, file, part):
-                    differences.append(Difference("", file.path, "the log's rows", "other rows"))
+                differences += [
+                    Difference("", key, "the log's row", "another, or none")
+                    for key in await self.storage.differing(place, file, part, limit)
+                ]
                 if report is not None:
                     report(done, len(files))
-            rows = sum(file.rows for file in files)
-            cursor = await connection.execute(
-                SQL["log.count"],
-                {
-                    "after": first,
-                    "upto": position,
-                    "types": self.feed.type_names,
-                    "aside": sorted(self._aside),
-                },
-            )
-            counted = await cursor.fetchone()
-            assert counted is not None
-            if counted[0] != rows:
-                differences.append(Difference("", "rows", counted[0], rows))
+        rows = sum(file.rows for file in files)
         parked = sum(status == "parked" for _, _, _, status in aside)
         return Verification(
             self.name, position, rows, len(differences), tuple(differences[:limit]), parked
         )
+
+    async def _miscounted(
+        self, connection: Connection, position: int, files: Sequence[StoredFile]
+    ) -> list[Difference]:
+        """Whether all files together have another number of rows than the log has events."""
+        counting = {
+            "after": self.storage.first(),
+            "upto": position,
+            "types": self.feed.type_names,
+            "aside": sorted(self._aside),
+        }
+        row = await (await connection.execute(SQL["log.count"], counting)).fetchone()
+        assert row is not None
+        rows = sum(file.rows for file in files)
+        return [] if row[0] == rows else [Difference("", "rows", row[0], rows)]
 
     async def explain(
         self, key: Sequence[str | None], *, tenant: str, limit: int = 20
@@ -170,6 +184,12 @@ class DrivenFeed(DrivenBatches):
         """Refused: files are read by other programs."""
         _ = values
         raise DefinitionError(f"The rows of {self.name!r} are files.", hint="Use its files().")
+
+
+def _sampled(files: Sequence[StoredFile], sample: Sample) -> list[StoredFile]:
+    small = [file for file in files if file.rows <= _SAMPLED_ROWS]
+    first = sample.number % max(min(sample.slices, len(small)), 1)
+    return small[first :: sample.slices]
 
 
 def month_of(block: int) -> str:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from headwater.log.database import Connection, Database
-from headwater.views.definition import Verification
+from headwater.views.definition import Sample, Verification
 from headwater.views.documents import (
     IndexedDocuments,
     LogDocuments,
@@ -89,7 +89,9 @@ class OutsideFold(DrivenFold[D]):
 
     # Care ----------------------------------------------------------------------------------------
 
-    async def verify(self, report: Report | None = None, *, limit: int = 20) -> Verification:
+    async def verify(
+        self, report: Report | None = None, *, limit: int = 20, sample: Sample | None = None
+    ) -> Verification:
         """Folds the log again and compares every document, while the store may go on."""
         async with self._database.connection() as connection:
             await self.learn(connection)
@@ -104,7 +106,7 @@ class OutsideFold(DrivenFold[D]):
             check: FoldCheck[Any] = FoldCheck(*parts)
             if self.folding.fold.indexes and isinstance(self.storage, IndexedDocuments):
                 check = IndexedFoldCheck(*parts, indexes=self.storage.indexed(place))
-            return await check.run(report, limit)
+            return await check.run(report, limit, sample)
 
     async def replay(self, positions: Sequence[int] | None = None) -> int:
         """Applies the parked events of the keys concerned again, in order, up to the first failure."""

@@ -15,10 +15,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+import psycopg
 from psycopg import sql
 from psycopg.errors import LockNotAvailable
 
-from headwater.errors import DefinitionError, LeaseLost, NothingKept, UnknownView, ViewStale
+from headwater.errors import (
+    DefinitionError,
+    LeaseLost,
+    NothingKept,
+    StoreUnavailable,
+    UnknownView,
+    ViewStale,
+)
 from headwater.log.database import Connection, Database
 from headwater.log.reading import safe_position
 from headwater.relay import Frontier, Leases, Pace, Runner, Standing
@@ -75,6 +83,7 @@ class Rebuild:
                     return verified
                 await self._catch_up(fence, report)
             await self._between_readers(lambda: self._swap(fence, report))
+            await self._publish_outside()
         return verified
 
     async def roll_back(self) -> None:
@@ -86,6 +95,7 @@ class Rebuild:
         """
         async with self._lease():
             await self._between_readers(self._give_back)
+            await self._publish_outside()
 
     # Steps ---------------------------------------------------------------------------------------
 
@@ -116,13 +126,16 @@ class Rebuild:
 
     async def _catch_up(self, fence: int, report: Report | None) -> None:
         """Drives the candidate until what the log went on by meanwhile is a moment's worth."""
+        before = float("inf")
         while True:
             began = time.monotonic()
             async with self.database.connection() as connection:
                 safe = await safe_position(connection)
             await self._drive(fence, safe, report)
-            if time.monotonic() - began < _LEVEL_SECONDS:
+            took = time.monotonic() - began
+            if took < _LEVEL_SECONDS or took >= before:  # a slow store gets no nearer than that
                 return
+            before = took
 
     async def _drive(
         self, fence: int, upto: int, report: Report | None = None, pace: Pace | None = None
@@ -175,11 +188,14 @@ class Rebuild:
             await connection.execute(SQL["record.lock_deployment"])
             if await self.candidate.record.status(connection) != "current":
                 raise self._taken()
-            # From here on the view stands still: what it is ahead of the candidate is a batch or two.
+            await connection.execute(SQL["rebuild.long_hold"])
+            # From here on the view stands still: what it is ahead of the candidate is a batch or two. One of
+            # them may be in its store already, where readers see it, though it is not recorded yet.
             cursor = await connection.execute(SQL["rebuild.hold"], {"view": self.live.name})
             row = await cursor.fetchone()
             assert row is not None
-            await self._drive(fence, row[0], pace=Pace())
+            upto = max(row[0], await safe_position(connection))
+            await self._drive(fence, upto, pace=Pace())
             await self._take_place(connection, self._next, self._last)
 
     async def _give_back(self) -> None:
@@ -196,15 +212,21 @@ class Rebuild:
         await self.live.learn(connection)
         await self.live.publish(connection)
 
+    async def _publish_outside(self) -> None:
+        """The exchange holds already; names in a store that is down follow when a relay next opens the view."""
+        try:
+            await self.live.publish_outside()
+        except (StoreUnavailable, psycopg.OperationalError) as error:
+            _log.warning("%s: other programs still read the one before: %s", self.live.name, error)
+
     async def _exchange(self, connection: Connection, taken: str, kept: str) -> None:
         """The view's rows become those of ``kept``, and those of ``taken`` the view's."""
         name = self.live.name
-        for statement in ("keep_view", "keep_checkpoint", "move_parked"):
+        # A batch of the one kept may be half written: its boundaries are kept with it.
+        for statement in ("keep_view", "keep_checkpoint", "move_parked", "move_plan"):
             await connection.execute(SQL[f"rebuild.{statement}"], {"from": name, "to": kept})
-        for statement in ("take_view", "take_checkpoint", "move_parked"):
+        for statement in ("take_view", "take_checkpoint", "move_parked", "move_plan"):
             await connection.execute(SQL[f"rebuild.{statement}"], {"from": taken, "to": name})
-        for view in (name, taken):
-            await connection.execute(SQL["rebuild.forget_plan"], {"view": view})
         await connection.execute(SQL["rebuild.forget"], {"view": taken})
         await connection.execute(SQL["rebuild.level_fences"], {"view": name})
 

@@ -61,6 +61,12 @@ class ViewRecord:
         self.generation = row[1]
         return "current" if row[0] == self.definition.fingerprint else "stale"
 
+    async def fits(self, connection: Connection) -> bool:
+        """Whether what is stored follows from the definition; learns nothing else, so others may go on."""
+        cursor = await connection.execute(SQL["record.fingerprint"], {"view": self.row})
+        row = await cursor.fetchone()
+        return row is not None and row[0] == self.definition.fingerprint
+
     async def create(self, connection: Connection) -> None:
         """Records a new view at the beginning of the log."""
         self.generation = 1

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from headwater.errors import UnknownView
 from headwater.log.database import Connection, Database
 from headwater.relay import Batch, OnFailure
-from headwater.views.definition import Definition, Explanation, Verification
+from headwater.views.definition import Definition, Explanation, Sample, Verification
 from headwater.views.driving.record import SQL, ViewRecord
 from headwater.views.port import Report, Status
 
@@ -58,6 +58,9 @@ class DrivenView(ABC):
     async def publish(self, connection: Connection) -> None:
         """Has readers in the log's database see this generation."""
 
+    async def publish_outside(self) -> None:
+        """Has other programs that read the store itself see the generation that is read."""
+
     @abstractmethod
     async def _drop(self, connection: Connection) -> None:
         """Removes this generation from the log's database."""
@@ -74,7 +77,9 @@ class DrivenView(ABC):
         """Applies a batch; see Target."""
 
     @abstractmethod
-    async def verify(self, report: Report | None = None, *, limit: int = 20) -> Verification:
+    async def verify(
+        self, report: Report | None = None, *, limit: int = 20, sample: Sample | None = None
+    ) -> Verification:
         """Compares the view with the fold of the log up to its checkpoint."""
 
     @abstractmethod
@@ -148,6 +153,10 @@ class DrivenView(ABC):
     async def close(self) -> None:
         """Gives back what driving holds. Idempotent."""
         await self.record.close()
+
+    async def fits(self, connection: Connection) -> bool:
+        """Whether what is stored follows from the definition, as one connection sees it."""
+        return await self.record.fits(connection)
 
     async def first_after(self, after: int, upto: int) -> int | None:
         """The first position of the source in (after, upto]."""

@@ -28,7 +28,8 @@ SELECT max(number) FROM headwater.migrations
 
 -- name: view_health
 SELECT v.view, coalesce(headwater.state_of(l), 'not driven'),
-       (SELECT count(*) FROM headwater.parked AS p WHERE p.view = v.view AND p.status = 'parked')
+       (SELECT count(*) FROM headwater.parked AS p WHERE p.view = v.view AND p.status = 'parked'),
+       (SELECT s.differing FROM headwater.sampled AS s WHERE s.view = v.view AND s.generation = v.generation)
 FROM headwater.views AS v LEFT JOIN headwater.leases AS l ON l.name = v.view
 WHERE v.view NOT LIKE '%%~%%' ORDER BY v.view
 

@@ -52,13 +52,29 @@ LIMIT 1
 
 -- name: old
 SELECT count() FROM $table WHERE log = {log:String} AND view = {view:String} AND generation < {generation:UInt32}
+  AND NOT has({kept:Array(UInt32)}, generation)
 
 -- name: forget
 ALTER TABLE $table$on_cluster DELETE
-WHERE log = '$log' AND view = '$view' AND generation < $generation SETTINGS mutations_sync = 2
+WHERE log = '$log' AND view = '$view' AND generation < $generation AND generation NOT IN ($kept)
+SETTINGS mutations_sync = 2
 
 -- name: tables
 SELECT name FROM system.tables WHERE database = {database:String} AND startsWith(name, {prefix:String})
+
+-- name: shown
+-- What readers see of one generation.
+SELECT name FROM system.tables
+WHERE database = {database:String} AND engine = 'View' AND (name = {prefix:String} OR startsWith(name, concat({prefix:String}, '/')))
+
+-- name: named
+-- The names of a view that other programs read.
+SELECT name FROM system.tables
+WHERE database = {database:String} AND engine = 'View' AND position(as_select, {generations:String}) > 0
+  AND (name = {view:String} OR startsWith(name, concat({view:String}, '.')))
+
+-- name: publish
+CREATE OR REPLACE VIEW $name$on_cluster AS SELECT * FROM $shown
 
 -- name: drop
 DROP TABLE IF EXISTS $table$on_cluster SYNC

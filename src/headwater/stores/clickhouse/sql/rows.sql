@@ -10,6 +10,10 @@ SETTINGS $layout
 -- name: ttl
 TTL addMonths(toDate('2020-01-01'), bitShiftRight(position, 40) + 1 + $months)
 
+-- name: tables
+SELECT name FROM system.tables
+WHERE database = {database:String} AND startsWith(name, {prefix:String}) AND engine != 'View'
+
 -- name: show
 CREATE OR REPLACE VIEW $name$on_cluster AS
 SELECT * FROM $table
@@ -56,6 +60,18 @@ FROM input('$structure')
 FORMAT CSV
 
 -- name: hashes
-SELECT count(), groupBitXor(sipHash64(*)), sum(sipHash64(*)) FROM $table
+-- Of a tuple: of arguments the hash is NULL where any of them is.
+SELECT count(), groupBitXor(sipHash64(tuple(*))), sum(sipHash64(tuple(*))) FROM $table
 WHERE position > {after:UInt64} AND position <= {upto:UInt64}
+$reading
+
+-- name: differing
+SELECT DISTINCT position FROM (
+  SELECT position, sum(side) AS surplus FROM (
+    SELECT position, sipHash64(tuple(*)) AS content, 1 AS side FROM $scratch
+    UNION ALL
+    SELECT position, sipHash64(tuple(*)) AS content, -1 AS side FROM $table
+    WHERE position > {after:UInt64} AND position <= {upto:UInt64}
+  ) GROUP BY position, content
+) WHERE surplus != 0 ORDER BY position LIMIT {limit:UInt64}
 $reading

@@ -24,6 +24,12 @@ FROM (SELECT $keys, $merged FROM $table AS groups GROUP BY $keys)
 -- name: written
 SELECT max(headwater_upto) FROM $table $reading
 
+-- name: old
+SELECT count() FROM (SELECT 1 FROM $table WHERE $bucket < {before:DateTime64(6, 'UTC')} LIMIT 1 $reading)
+
+-- name: forget
+ALTER TABLE $table$on_cluster DELETE WHERE $bucket < {before:DateTime64(6, 'UTC')} SETTINGS mutations_sync = 2
+
 -- name: describe
 SELECT name, type FROM system.columns WHERE database = {database:String} AND table = {table:String}
 

@@ -148,6 +148,9 @@ WITH expected AS (
         SELECT {columns} FROM compared WHERE side = 'expected') AS surplus
 )
 
+-- name: in_slice
+(hash_record_extended(ROW({keys}), 0) & 9223372036854775807) %% %(slices)s::bigint = %(slice)s::bigint
+
 -- name: verify
 {compared}
 SELECT differing.side, differing.tenant,

@@ -55,8 +55,16 @@ ON CONFLICT (name) DO UPDATE SET fence = greatest(l.fence, excluded.fence)
 -- name: short_waits
 SET LOCAL lock_timeout = '250ms'
 
--- name: forget_plan
-DELETE FROM headwater.planned WHERE view = %(view)s
+-- name: long_hold
+-- Another store is written in between, and may be slow.
+SET LOCAL idle_in_transaction_session_timeout = '60s'
+
+-- name: move_plan
+UPDATE headwater.planned SET view = %(to)s WHERE view = %(from)s
+
+-- name: read_now
+-- The generation that is read, which a swap cannot exchange until this transaction ends.
+SELECT generation FROM headwater.views WHERE view = %(view)s FOR SHARE
 
 -- name: tables
 SELECT c.relname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
