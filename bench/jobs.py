@@ -57,8 +57,7 @@ class Ours:
         await self.app.deploy()
 
     async def enqueue(self, at_ns: int, count: int) -> None:
-        async with self.app.transaction() as tx:
-            await tx.enqueue(*[self.app.jobs["empty"](at_ns) for _ in range(count)])
+        await self.app.enqueue(*[self.app.jobs["empty"](at_ns) for _ in range(count)])
 
     async def busy(self) -> bool:
         async with self.app.database("headwater_operator").connection() as connection:

@@ -3,7 +3,7 @@ SELECT headwater.register_queue(%(queue)s, %(lanes)s::text[], %(cap)s, %(every)s
 
 -- name: take
 SELECT w.id, w.lane, w.tenant, w.job, w.arguments, w.key, w.unique_key, w.deadline, w.metadata, w.enqueued_at, w.attempt, w.kept
-FROM headwater.take_jobs(%(worker)s, %(queue)s, %(lanes)s::text[], %(wanted)s::int[], %(most)s) AS w
+FROM headwater.take_jobs(%(worker)s, %(queue)s, %(lanes)s::text[], %(wanted)s::int[], %(most)s, %(patience)s) AS w
 
 -- name: settle
 SELECT headwater.settle_jobs(%(worker)s, %(queue)s, %(finished)s::bigint[], %(kept)s::bigint[], %(special)s::jsonb)

@@ -234,8 +234,9 @@ END
 $$;
 
 -- Jobs for a worker: from the lanes in the order given, `wanted` of each at first, then whatever is there, at
--- most `most` together and what the queue's cap and rate leave.
-CREATE FUNCTION headwater.take_jobs(of_worker text, queue text, lanes text[], wanted int[], most int) RETURNS SETOF headwater.taken_job
+-- most `most` together and what the queue's cap and rate leave. Where there is nothing it looks again each
+-- millisecond for `patience` seconds: each look has its own snapshot, and costs no round trip.
+CREATE FUNCTION headwater.take_jobs(of_worker text, queue text, lanes text[], wanted int[], most int, patience float8 DEFAULT 0) RETURNS SETOF headwater.taken_job
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   q headwater.job_queues;
@@ -246,18 +247,23 @@ DECLARE
   constrained boolean;
   got headwater.taken_job;
   taken bigint[] := '{}';
+  until_ timestamptz := clock_timestamp() + make_interval(secs => patience);
 BEGIN
   SELECT * INTO q FROM headwater.job_queues AS n WHERE n.queue = take_jobs.queue;
   IF NOT FOUND OR q.paused OR most <= 0 THEN
     RETURN;
   END IF;
-  constrained := headwater.queue_waits(q.queue_id);
-  -- The lanes in their order, NULL for those that have nothing: what has been admitted may be in any.
-  ids := ARRAY(SELECT CASE WHEN l.lane_id IS NOT NULL AND (constrained OR headwater.lane_waits(l.lane_id)) THEN l.lane_id END
-               FROM unnest(lanes) WITH ORDINALITY AS u(lane, ord) LEFT JOIN headwater.job_lanes AS l ON l.queue_id = q.queue_id AND l.lane = u.lane ORDER BY u.ord);
-  IF NOT constrained AND array_remove(ids, NULL) = '{}' THEN
-    RETURN;
-  END IF;
+  LOOP
+    constrained := headwater.queue_waits(q.queue_id);
+    -- The lanes in their order, NULL for those that have nothing: what has been admitted may be in any.
+    ids := ARRAY(SELECT CASE WHEN l.lane_id IS NOT NULL AND (constrained OR headwater.lane_waits(l.lane_id)) THEN l.lane_id END
+                 FROM unnest(lanes) WITH ORDINALITY AS u(lane, ord) LEFT JOIN headwater.job_lanes AS l ON l.queue_id = q.queue_id AND l.lane = u.lane ORDER BY u.ord);
+    EXIT WHEN constrained OR array_remove(ids, NULL) <> '{}';
+    IF clock_timestamp() >= until_ THEN
+      RETURN;
+    END IF;
+    PERFORM pg_sleep(0.001);
+  END LOOP;
   -- If a crash of the server loses what was taken, nobody took it: whoever settles asks what is open. So its
   -- commit need not wait for the disk.
   PERFORM set_config('synchronous_commit', 'off', true);
