@@ -24,7 +24,17 @@ import pytest
 
 import headwater.errors
 from headwater import App, Document, Event, Settings
-from headwater.entrances.cli import access, capture, commands, history, jobs, query, schema, views
+from headwater.entrances.cli import (
+    access,
+    capture,
+    commands,
+    history,
+    jobs,
+    outgoing,
+    query,
+    schema,
+    views,
+)
 from headwater.entrances.cli.main import cli
 from headwater.entrances.http import Limits
 from headwater.entrances.http.problems import STATUS
@@ -42,6 +52,7 @@ assert capture
 assert commands
 assert history
 assert jobs
+assert outgoing
 assert query
 assert schema
 assert views
@@ -182,6 +193,7 @@ RUNNABLE = [
     "how-to/decide-with-commands",
     "how-to/derive-events",
     "how-to/run-jobs",
+    "how-to/tell-others",
     "how-to/answer-once",
     "how-to/limit-requests",
     "how-to/roll-out-a-schema-change",

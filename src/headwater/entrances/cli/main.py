@@ -174,4 +174,5 @@ def main() -> None:
     importlib.import_module("headwater.entrances.cli.schema")
     importlib.import_module("headwater.entrances.cli.history")
     importlib.import_module("headwater.entrances.cli.jobs")
+    importlib.import_module("headwater.entrances.cli.outgoing")
     cli()
