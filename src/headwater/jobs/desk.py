@@ -54,6 +54,7 @@ class Desk:
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _free: asyncio.Event = field(default_factory=asyncio.Event)
     _running: int = 0
+    _took_last: bool = True
     _seconds: float = 1.0
     _lanes: Lanes = field(init=False)
 
@@ -107,6 +108,14 @@ class Desk:
 
     async def _taking(self, connection: Connection) -> None:
         """Takes jobs while there is room. Looks often while it is worth it: at first within the call."""
+        self._took_last = False
+        try:
+            await self._take_on(connection)
+        finally:
+            self._took_last = True
+            self._wake.set()
+
+    async def _take_on(self, connection: Connection) -> None:
         busy_at = time.monotonic()
         while not self.stopping.is_set():
             room = self._room()
@@ -131,7 +140,7 @@ class Desk:
 
     async def _settling(self, connection: Connection) -> None:
         """Settles what has ended; what ends meanwhile is settled together."""
-        while not (self.stopping.is_set() and not self.held):
+        while not (self.stopping.is_set() and self._took_last and not self.held):
             self._wake.clear()
             if not self._pending:
                 await self._wake.wait()
@@ -185,7 +194,13 @@ class Desk:
                 SQL["jobs.take"], parameters, prepare=True, binary=True
             )
             rows = await cursor.fetchall()
-        if rows:
+        if rows and self.stopping.is_set():
+            # Perhaps one that this worker has just given back: it is for others.
+            for taken in (Taken(*row) for row in rows):
+                self.held[taken.id] = taken
+                self._pending.add(taken, "release")
+            self._wake.set()
+        elif rows:
             self._accept(Taken(*row) for row in rows)
             self._lanes.taken(Counter(row[1] for row in rows), wanted)
         return len(rows)
