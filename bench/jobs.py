@@ -90,6 +90,8 @@ async def processes(system: str, url: str, workers: int = WORKERS) -> AsyncItera
             assert one.stdout is not None
             one.stdin.write(b"\n")
             waits += msgspec.json.decode(await one.stdout.readline(), type=list[float])
+            # It ends by itself: to kill it now would reap it behind asyncio's back.
+            await one.wait()
     finally:
         for one in started:
             if one.returncode is None:
