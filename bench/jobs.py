@@ -57,8 +57,7 @@ class Ours:
         await self.app.deploy()
 
     async def enqueue(self, at_ns: int, count: int) -> None:
-        async with self.app.transaction() as tx:
-            await tx.enqueue(*[self.app.jobs["empty"](at_ns) for _ in range(count)])
+        await self.app.enqueue(*[self.app.jobs["empty"](at_ns) for _ in range(count)])
 
     async def busy(self) -> bool:
         async with self.app.database("headwater_operator").connection() as connection:
@@ -91,6 +90,8 @@ async def processes(system: str, url: str, workers: int = WORKERS) -> AsyncItera
             assert one.stdout is not None
             one.stdin.write(b"\n")
             waits += msgspec.json.decode(await one.stdout.readline(), type=list[float])
+            # It ends by itself: to kill it now would reap it behind asyncio's back.
+            await one.wait()
     finally:
         for one in started:
             if one.returncode is None:

@@ -5,6 +5,7 @@ from headwater.commands import Accepted, Command, Rejection, over
 from headwater.errors import HeadwaterError
 from headwater.events import Event, Recorded
 from headwater.jobs import JobRate, Retry, ScheduleRan, this_job
+from headwater.jobs.alerts import AlertRaised, AlertResolved, Doctor, Metric, ScheduleFailed
 from headwater.log import Fact, Token, Written, carrying, caused_by
 from headwater.operations.settings import Settings
 from headwater.readers.history import Moment
@@ -13,10 +14,13 @@ from headwater.views.indexes import Counter, Distinct, Places, Ranking
 
 __all__ = [
     "Accepted",
+    "AlertRaised",
+    "AlertResolved",
     "App",
     "Command",
     "Counter",
     "Distinct",
+    "Doctor",
     "Document",
     "Event",
     "Fact",
@@ -24,6 +28,7 @@ __all__ = [
     "FoldView",
     "HeadwaterError",
     "JobRate",
+    "Metric",
     "Moment",
     "Places",
     "Ranking",
@@ -31,6 +36,7 @@ __all__ = [
     "Rejection",
     "Retry",
     "RowsView",
+    "ScheduleFailed",
     "ScheduleRan",
     "Settings",
     "Token",

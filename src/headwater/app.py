@@ -29,8 +29,12 @@ from headwater.errors import (
     UnknownView,
 )
 from headwater.events import Event
-from headwater.jobs import Work
+from headwater.examined import facts_of
+from headwater.jobs import Service, Work
+from headwater.jobs.alerts.alerting import Alerting
 from headwater.jobs.operating import Jobs, register_queue
+from headwater.jobs.outgoing.operating import Outgoing
+from headwater.jobs.outgoing.webhooks import Dispatcher
 from headwater.jobs.scheduler import Scheduler
 from headwater.log import Database, Fact, LogReader, SharedCommits, Token, Writer, Written
 from headwater.log.database import Connection
@@ -152,6 +156,7 @@ class App(Definitions):
             for queue in self.queues.values():
                 await register_queue(connection, queue)
         await self.scheduler.deploy(operator)
+        await self.alerting.deploy(operator)
         await running.database("headwater_relay").open()
         await self._hold_to_the_ledger()
         return {name: await view.deploy() for name, view in running.stored.items()}
@@ -213,7 +218,7 @@ class App(Definitions):
             running.database("headwater_relay"),
             [self.queues[name] for name in queues or self.queues],
             self.jobs,
-            self.scheduler if self.schedules else None,
+            self._beside_jobs(),
             lease_seconds=lease_seconds,
         )
         await work.start()
@@ -226,6 +231,26 @@ class App(Definitions):
     def jobs_now(self) -> Jobs:
         """Queues, jobs and dead letters, as an operator sees and changes them."""
         return Jobs(self._open.database("headwater_operator"))
+
+    def _beside_jobs(self) -> list[Service]:
+        """What makes jobs, beside the queues."""
+        services: list[Service] = [self.scheduler] if self.schedules else []
+        if self.alerts:
+            services.append(self.alerting)
+        if self.outgoing is not None:
+            services.append(Dispatcher(self._open.database("headwater_relay"), self.outgoing))
+        return services
+
+    @property
+    def alerting(self) -> Alerting:
+        """What looks at the alerts."""
+        relay = self._open.database("headwater_relay")
+        return Alerting(relay, self.alerts, lambda: facts_of(self), self.told)
+
+    @property
+    def outgoing_now(self) -> Outgoing:
+        """Endpoints and alerts, as an operator sees and changes them."""
+        return Outgoing(self._open.database("headwater_operator"))
 
     @property
     def scheduler(self) -> Scheduler:

@@ -18,7 +18,7 @@ from headwater.errors import (
     ViewDefinitionError,
 )
 from headwater.events import Event, EventType, EventTypes
-from headwater.jobs.declaring import JobDefinitions
+from headwater.jobs.outgoing.definitions import OutgoingDefinitions
 from headwater.personal import SubjectWasForgotten
 from headwater.readers.feeds import FeedView
 from headwater.readers.feeds import Installation as FeedsInstallation
@@ -31,7 +31,7 @@ from headwater.views.indexes import Index
 from headwater.views.store import Store, Transform, name_of
 
 
-class Definitions(JobDefinitions, Installation, FeedsInstallation):
+class Definitions(OutgoingDefinitions, Installation, FeedsInstallation):
     """The declarations of one app, over the types of events that it knows."""
 
     def __init__(self, name: str, events: Iterable[type[Event]]) -> None:

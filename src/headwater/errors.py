@@ -295,6 +295,24 @@ class InvalidMoment(HeadwaterError):
     code = "invalid_moment"
 
 
+class EndpointRefused(HeadwaterError):
+    """The endpoint cannot be sent to."""
+
+    code = "endpoint_refused"
+
+
+class UnknownEndpoint(HeadwaterError):
+    """There is no such endpoint."""
+
+    code = "unknown_endpoint"
+
+
+class UnknownAlert(HeadwaterError):
+    """There is no such alert."""
+
+    code = "unknown_alert"
+
+
 class UnknownView(HeadwaterError):
     """There is no such view."""
 

@@ -30,6 +30,7 @@ from headwater.entrances.cli import (
     commands,
     history,
     jobs,
+    outgoing,
     personal,
     query,
     schema,
@@ -52,6 +53,7 @@ assert capture
 assert commands
 assert history
 assert jobs
+assert outgoing
 assert personal
 assert query
 assert schema
@@ -193,6 +195,7 @@ RUNNABLE = [
     "how-to/decide-with-commands",
     "how-to/derive-events",
     "how-to/run-jobs",
+    "how-to/tell-others",
     "how-to/answer-once",
     "how-to/limit-requests",
     "how-to/roll-out-a-schema-change",

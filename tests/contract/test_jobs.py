@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
-import jobs_shop
 import psycopg
 import pytest
-from jobs_shop import Ordered, events, make, until
+from jobs_shop import Ordered, events, idle, states, until
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from headwater.errors import (
@@ -22,45 +20,19 @@ from headwater.errors import (
     UnknownJob,
     UnknownQueue,
 )
-from headwater.jobs.operating import Jobs
 from headwater.testing.driving import drive, publish
 
 pytestmark = pytest.mark.postgres
 
 
-@pytest.fixture(autouse=True)
-def _no_events():
-    events.clear()
+@pytest.fixture
+def app(jobs_app):
+    return jobs_app
 
 
 @pytest.fixture
-async def app(database):
-    async with make(database) as app:
-        await app.deploy()
-        with database.admin() as admin:
-            admin.execute(jobs_shop.LOG)
-        yield app
-
-
-@pytest.fixture
-async def app18(database18):
-    async with make(database18) as app:
-        await app.deploy()
-        with database18.admin() as admin:
-            admin.execute(jobs_shop.LOG)
-        yield app
-
-
-def states(app):
-    return Jobs(app.database("headwater_operator"))
-
-
-async def idle(app, queue="plain"):
-    async def all_done():
-        (state,) = [q for q in await states(app).queues() if q.queue == queue]
-        return not (state.waiting or state.later or state.running) and state
-
-    return await until(all_done)
+def app18(jobs_app18):
+    return jobs_app18
 
 
 async def test_a_job_commits_with_the_facts_or_not_at_all(app):
@@ -213,102 +185,6 @@ async def test_results_progress_threads_processes_and_limits_of_time(app18):
     assert "deadline" in (await jobs.show(late.id)).failures[0]["reason"]
     assert (await jobs.show(died.id)).state == "cancelled"
     assert "late" not in events
-
-
-async def test_order_and_limits_per_key_with_delays(app):
-    told = app.jobs["keyed_note"]
-    for n in range(6):
-        for key in ("a", "b"):
-            await app.enqueue(told(f"{key}{n}"), key=key)
-    began = time.monotonic()
-    delayed = await app.enqueue(told("delayed"), delay_seconds=0.3)
-    async with app.working():
-        await until(lambda: "delayed" in events)
-        assert time.monotonic() - began >= 0.3
-        await idle(app, "keyed")
-    assert time.monotonic() - began >= 5 * 0.05
-    for key in ("a", "b"):
-        own = [event for event in events if key in event.split()[-1][0] and "delayed" not in event]
-        assert own == [word for n in range(6) for word in (f"{key}{n}", f"end {key}{n}")]
-    assert (await states(app).show(delayed.id)).state == "done"
-
-
-async def test_order_per_key_is_the_streams_order(app18):
-    """Of two transactions that touch one stream the first to begin may be the second to write."""
-    told = app18.jobs["keyed_note"]
-    url = app18.settings.database_url
-    async with (
-        await psycopg.AsyncConnection.connect(url) as early,
-        await psycopg.AsyncConnection.connect(url) as later,
-    ):
-        for connection in (early, later):
-            await connection.execute("SET ROLE headwater_app")
-        await app18.on(early).append(Ordered("other", 0))  # now it has the older transaction id
-        await app18.on(later).append(Ordered("k", 0))
-        await app18.on(later).enqueue(told("first"), key="k")
-        await later.commit()
-        await app18.on(early).append(Ordered("k", 0))
-        await app18.on(early).enqueue(told("second"), key="k")
-        await early.commit()
-    async with app18.working("keyed"):
-        await until(lambda: "end second" in events)
-    assert events == ["first", "end first", "second", "end second"]
-
-
-async def test_one_job_for_a_unique_key_while_it_is_unfinished(app18):
-    note = app18.jobs["note"]
-    first = await app18.enqueue(note("one"), unique_key="u")
-    again = await app18.enqueue(note("two"), unique_key="u")
-    assert (again.ids, again.duplicates) == (first.ids, [True])
-    theirs = await app18.enqueue(note("theirs"), unique_key="u", tenant="other")
-    assert theirs.duplicates == [False]
-    async with app18.working():
-        await until(lambda: len(events) == 2)
-        await idle(app18)
-    assert sorted(events) == ["one", "theirs"]
-    assert (await app18.enqueue(note("three"), unique_key="u")).duplicates == [False]
-
-
-async def test_caps_hold_over_processes_and_rates_over_time(app18):
-    running, most = 0, 0
-    async with make_again(app18) as other:
-        for one in (app18, other):
-            for n in range(20):
-                await one.enqueue(one.jobs["capped_note"](f"c{n}", seconds=0.01))
-        for n in range(12):
-            await app18.enqueue(app18.jobs["slow_note"](f"s{n}"))
-        began = time.monotonic()
-        async with app18.working(), other.working():
-            await until(lambda: sum(event.startswith("end") for event in events) == 52)
-        took = time.monotonic() - began
-    for event in events:
-        if event.split()[-1].startswith("c"):
-            running += -1 if event.startswith("end") else 1
-            most = max(most, running)
-    assert most == 2
-    assert took >= (12 - 2) / 20 * 0.99
-
-
-def make_again(app):
-    class Same:
-        url = app.settings.database_url
-
-    return make(Same)
-
-
-async def test_free_jobs_delay_no_paid_ones_and_are_not_starved(app18):
-    told = app18.jobs["mail_note"]
-    await app18.enqueue(*[told(f"free {n}", seconds=0.002) for n in range(400)], lane="free")
-    async with app18.working("mail"):
-        await until(lambda: len(events) > 20)
-        await app18.enqueue(*[told(f"paid {n}", seconds=0.002) for n in range(80)], lane="paid")
-        await app18.enqueue(told("urgent"), lane="urgent")
-        at = len(events)
-        await until(lambda: sum(e.startswith("paid") for e in events) == 80)
-        began = [event for event in events[at:] if not event.startswith("end")]
-    first = began[:60]
-    assert "urgent" in first[:8]
-    assert sum(e.startswith("free") for e in first) in range(3, 20)
 
 
 async def test_cancel_pause_and_resume(app):

@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from headwater.entrances.examined import examined, job_metrics
+from headwater.examined import examined, job_metrics
 from headwater.jobs.operating import Jobs
 from tests.support.web import serving_of, token_for
 

@@ -28,7 +28,7 @@ def make(database, begun, *, missed="once", gate=None):
         if fails:
             raise ValueError("out of order")
 
-    app.schedule("ticks", tick(), every_seconds=60, missed=missed)
+    app.schedule("ticks", tick(), every_seconds=60, missed=missed, late_seconds=30)
     app.schedule("broken", tick(fails=True), cron="0 0 1 1 *", zone="Europe/Berlin")
     return app
 

@@ -9,6 +9,7 @@ import signal
 import time
 
 from headwater import App, Document, Event, JobRate, Retry, Settings, this_job
+from headwater.jobs.operating import Jobs
 from headwater.log.enqueuing import Enqueue
 
 
@@ -136,6 +137,18 @@ async def until(condition, *, seconds=20.0):
         assert time.monotonic() < deadline, f"not within {seconds} s"
         await asyncio.sleep(0.002)
     return value
+
+
+def states(app):
+    return Jobs(app.database("headwater_operator"))
+
+
+async def idle(app, queue="plain"):
+    async def all_done():
+        (state,) = [q for q in await states(app).queues() if q.queue == queue]
+        return not (state.waiting or state.later or state.running) and state
+
+    return await until(all_done)
 
 
 async def _work(url: str, point: str, at_call: int) -> None:

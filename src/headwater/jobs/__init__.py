@@ -4,7 +4,7 @@ from headwater.jobs.job import Job
 from headwater.jobs.queue import JobRate, Queue
 from headwater.jobs.retrying import Retry
 from headwater.jobs.schedule import Schedule, ScheduleRan
-from headwater.jobs.service import Work
+from headwater.jobs.service import Service, Work
 from headwater.jobs.taken import RunningJob, this_job
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "RunningJob",
     "Schedule",
     "ScheduleRan",
+    "Service",
     "Work",
     "this_job",
 ]

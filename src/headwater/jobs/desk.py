@@ -7,6 +7,7 @@ import logging
 import time
 from collections import Counter, deque
 from collections.abc import Coroutine, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,10 +28,11 @@ _log = logging.getLogger("headwater.jobs")
 
 _LOOK_SECONDS = (0.001, 0.05)
 _EAGER = 20
+_PATIENT_SECONDS, _PATIENCE_SECONDS = 0.1, 0.02
 _SHORT_SECONDS = 0.02
 _AHEAD_SECONDS = 0.1
 _MOST = 1000
-_GATHER_SECONDS = 0.002
+_GATHER_SECONDS, _UNHURRIED_SECONDS = 0.002, 0.025
 
 
 @dataclass(slots=True)
@@ -52,6 +54,7 @@ class Desk:
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _free: asyncio.Event = field(default_factory=asyncio.Event)
     _running: int = 0
+    _took_last: bool = True
     _seconds: float = 1.0
     _lanes: Lanes = field(init=False)
 
@@ -104,21 +107,31 @@ class Desk:
     # Taking and settling -------------------------------------------------------------------------
 
     async def _taking(self, connection: Connection) -> None:
-        """Takes jobs while there is room. Looks often while it is worth it."""
+        """Takes jobs while there is room. Looks often while it is worth it: at first within the call."""
+        self._took_last = False
+        try:
+            await self._take_on(connection)
+        finally:
+            self._took_last = True
+            self._wake.set()
+
+    async def _take_on(self, connection: Connection) -> None:
         busy_at = time.monotonic()
         while not self.stopping.is_set():
             room = self._room()
             if room <= 0:
                 self._free.clear()
                 await self._free.wait()
-            elif await self._take(connection, room):
+                continue
+            asked_at = time.monotonic()
+            patience = _PATIENCE_SECONDS if asked_at - busy_at < _PATIENT_SECONDS else 0.0
+            if await self._take(connection, room, patience):
                 busy_at = time.monotonic()
-            else:
-                shortest, longest = _LOOK_SECONDS
-                await self._look((time.monotonic() - busy_at) / _EAGER, shortest, longest)
+            elif patience == 0 or time.monotonic() - asked_at < patience:
+                await self._look((asked_at - busy_at) / _EAGER)
 
-    async def _look(self, seconds: float, shortest: float, longest: float) -> None:
-        self._free.clear()
+    async def _look(self, seconds: float) -> None:
+        shortest, longest = _LOOK_SECONDS
         try:
             async with asyncio.timeout(min(max(seconds, shortest), longest)):
                 await self.stopping.wait()
@@ -127,14 +140,34 @@ class Desk:
 
     async def _settling(self, connection: Connection) -> None:
         """Settles what has ended; what ends meanwhile is settled together."""
-        while not (self.stopping.is_set() and not self.held):
+        while not (self.stopping.is_set() and self._took_last and not self.held):
             self._wake.clear()
             if not self._pending:
                 await self._wake.wait()
                 continue
-            if len(self._inbox) > self.queue.workers:
-                await asyncio.sleep(_GATHER_SECONDS)  # there is work meanwhile
+            await self._gather()
             await self._settle(connection)
+
+    async def _gather(self) -> None:
+        """Waits a little for more to settle: a flush for each would hold up the commits of those who enqueue."""
+        if len(self._inbox) > self.queue.workers:
+            await asyncio.sleep(_GATHER_SECONDS)  # there is work meanwhile
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_UNHURRIED_SECONDS):
+                while not self._hurried():
+                    self._wake.clear()
+                    await self._wake.wait()
+
+    def _hurried(self) -> bool:
+        """Whether somebody waits for what ended to be settled: the next of its key, a cap, the end."""
+        pending = self._pending
+        return (
+            self.stopping.is_set()
+            or self.queue.cap is not None
+            or bool(pending.kept or pending.special)
+            or len(pending.finished) >= _MOST
+        )
 
     def _room(self) -> int:
         """How many more jobs may be taken: those that run next, and more where they are short."""
@@ -146,7 +179,7 @@ class Desk:
         under_way = len(self._inbox) + self._running
         return most - under_way if under_way <= most // 2 or most == self.queue.workers else 0
 
-    async def _take(self, connection: Connection, room: int) -> int:
+    async def _take(self, connection: Connection, room: int, patience: float) -> int:
         wanted = self._lanes.wanted(room)
         parameters = {
             "worker": self.worker,
@@ -154,13 +187,20 @@ class Desk:
             "lanes": list(wanted),
             "wanted": list(wanted.values()),
             "most": room,
+            "patience": patience,
         }
         with translated():
             cursor = await connection.execute(
                 SQL["jobs.take"], parameters, prepare=True, binary=True
             )
             rows = await cursor.fetchall()
-        if rows:
+        if rows and self.stopping.is_set():
+            # Perhaps one that this worker has just given back: it is for others.
+            for taken in (Taken(*row) for row in rows):
+                self.held[taken.id] = taken
+                self._pending.add(taken, "release")
+            self._wake.set()
+        elif rows:
             self._accept(Taken(*row) for row in rows)
             self._lanes.taken(Counter(row[1] for row in rows), wanted)
         return len(rows)

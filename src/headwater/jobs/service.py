@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import psycopg
 
@@ -23,7 +23,6 @@ from headwater.jobs.processes import Processes
 from headwater.jobs.queue import Queue
 from headwater.jobs.running import Executor
 from headwater.jobs.runs import Runs
-from headwater.jobs.scheduler import Scheduler
 from headwater.jobs.taken import SQL
 from headwater.log.database import Connection, Database, connect
 from headwater.log.tasks import ended
@@ -32,6 +31,14 @@ _log = logging.getLogger("headwater.jobs")
 
 _TIDY_SECONDS = 2.0
 _ROTATE_SECONDS = 60.0
+
+
+class Service(Protocol):
+    """What runs beside the queues, until cancelled."""
+
+    async def run(self) -> None:
+        """Runs."""
+        ...
 
 
 @dataclass(slots=True)
@@ -46,7 +53,7 @@ class Work:
     relay_database: Database
     queues: Sequence[Queue]
     jobs: Mapping[str, Job[..., Any]]
-    scheduler: Scheduler | None = None
+    services: Sequence[Service] = ()
     lease_seconds: float = 15.0
     keep_seconds: float = 86_400.0
     worker: str = ""
@@ -65,8 +72,7 @@ class Work:
         self._threads = ThreadPoolExecutor(max(most, 1), thread_name_prefix="headwater job")
         registered = asyncio.Event()
         self._tasks = [asyncio.create_task(self._lives(registered))]
-        if self.scheduler is not None:
-            self._tasks.append(asyncio.create_task(self.scheduler.run()))
+        self._tasks += [asyncio.create_task(service.run()) for service in self.services]
         waiting = asyncio.create_task(registered.wait())
         await asyncio.wait({waiting, self._tasks[0]}, return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()

@@ -22,7 +22,7 @@ SQL = Statements("headwater.jobs")
 
 @dataclass(slots=True)
 class Taken:
-    """One row of what a worker was given. ``kept`` ones have a row that changes."""
+    """One row of what a worker was given. ``kept`` ones have a row that changes; ``fence`` grows each time that a job is given."""
 
     id: int
     lane: str
@@ -36,6 +36,7 @@ class Taken:
     enqueued_at: datetime
     attempt: int
     kept: bool
+    fence: int
     stop: Callable[[], None] | None = None
     cancelled: str | None = None
     settled: bool = False
@@ -114,7 +115,7 @@ class JobTransaction(Writer):
 class RunningJob:
     """The job that is running, for its function: ``this_job()``.
 
-    ``fence`` grows with each attempt of the job: an outside system that remembers the highest refuses a
+    ``fence`` grows each time that the job is given to a worker, also where the attempt stays: an outside system that remembers the highest refuses a
     worker that was cut off and goes on.
     """
 
@@ -134,7 +135,10 @@ class RunningJob:
         """Which attempt this is, counted from 1."""
         return self.taken.attempt
 
-    fence = attempt
+    @property
+    def fence(self) -> int:
+        """A number that is higher each time that the job is given to a worker."""
+        return self.taken.fence
 
     @property
     def tenant(self) -> str:

@@ -223,7 +223,7 @@ async def enqueue(
     rows: list[tuple[Any, ...]] = []
     for queue, items in batches_of(jobs, options):
         parameters = {"tenant": tenant, "queue": queue, "items": items}
-        cursor = await _cursor(connection).execute(SQL["log.enqueue"], parameters)
+        cursor = await _cursor(connection).execute(SQL["log.enqueue"], parameters, prepare=True)
         rows += await cursor.fetchall()
     return Enqueued([row[0] for row in rows], [row[1] for row in rows])
 

@@ -17,8 +17,8 @@ from headwater.app import App
 from headwater.entrances.cli import output
 from headwater.entrances.cli.http import DEFAULT_ADDRESS, run_loop, serving_http
 from headwater.entrances.cli.main import _run, cli, command, load_app
-from headwater.entrances.examined import examined
 from headwater.errors import HeadwaterError, InvalidEvent
+from headwater.examined import examined
 from headwater.log.database import SQL as LOG
 from headwater.log.database import Database
 from headwater.log.reading import safe_position

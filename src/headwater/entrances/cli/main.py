@@ -175,4 +175,5 @@ def main() -> None:
     importlib.import_module("headwater.entrances.cli.history")
     importlib.import_module("headwater.entrances.cli.personal")
     importlib.import_module("headwater.entrances.cli.jobs")
+    importlib.import_module("headwater.entrances.cli.outgoing")
     cli()

@@ -12,8 +12,8 @@ from headwater.app import App
 from headwater.entrances.cli import output
 from headwater.entrances.cli.commands import json_option
 from headwater.entrances.cli.main import cli, command
-from headwater.entrances.examined import job_metrics, slot_metrics
 from headwater.errors import HeadwaterError, UnknownView
+from headwater.examined import job_metrics, slot_metrics
 from headwater.operations.health import metrics_text, view_rows
 from headwater.operations.sampling import note
 from headwater.views.definition import Sample

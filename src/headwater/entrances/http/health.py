@@ -6,10 +6,10 @@ import msgspec
 import psycopg
 from starlette.responses import Response
 
-from headwater.entrances.examined import examined, job_metrics, slot_metrics
 from headwater.entrances.http.access import SQL
 from headwater.entrances.http.routes import Call
 from headwater.errors import HeadwaterError
+from headwater.examined import examined, job_metrics, slot_metrics
 from headwater.operations.health import metrics_text
 from headwater.operations.migrate import migrations
 

@@ -2,8 +2,8 @@
 SELECT headwater.register_queue(%(queue)s, %(lanes)s::text[], %(cap)s, %(every)s, %(burst)s, %(key_limit)s, %(key_every)s, %(key_burst)s)
 
 -- name: take
-SELECT w.id, w.lane, w.tenant, w.job, w.arguments, w.key, w.unique_key, w.deadline, w.metadata, w.enqueued_at, w.attempt, w.kept
-FROM headwater.take_jobs(%(worker)s, %(queue)s, %(lanes)s::text[], %(wanted)s::int[], %(most)s) AS w
+SELECT w.id, w.lane, w.tenant, w.job, w.arguments, w.key, w.unique_key, w.deadline, w.metadata, w.enqueued_at, w.attempt, w.kept, w.fence
+FROM headwater.take_jobs(%(worker)s, %(queue)s, %(lanes)s::text[], %(wanted)s::int[], %(most)s, %(patience)s) AS w
 
 -- name: settle
 SELECT headwater.settle_jobs(%(worker)s, %(queue)s, %(finished)s::bigint[], %(kept)s::bigint[], %(special)s::jsonb)
@@ -12,7 +12,7 @@ SELECT headwater.settle_jobs(%(worker)s, %(queue)s, %(finished)s::bigint[], %(ke
 SELECT headwater.finish_job(%(worker)s, %(queue)s, %(id)s)
 
 -- name: resume
-SELECT w.id, w.lane, w.tenant, w.job, w.arguments, w.key, w.unique_key, w.deadline, w.metadata, w.enqueued_at, w.attempt, w.kept
+SELECT w.id, w.lane, w.tenant, w.job, w.arguments, w.key, w.unique_key, w.deadline, w.metadata, w.enqueued_at, w.attempt, w.kept, w.fence
 FROM headwater.resume_jobs(%(worker)s, %(queue)s) AS w
 
 -- name: enter

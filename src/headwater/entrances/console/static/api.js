@@ -88,10 +88,10 @@ export const server = new (class extends EventTarget {
   }
 })();
 
-async function send(path, token, { signal = null, headers = {} } = {}) {
+async function send(path, token, { signal = null, headers = {}, method = "GET" } = {}) {
   const given = token === null ? headers : { Authorization: `Bearer ${token}`, ...headers };
   try {
-    return await fetch(path, { headers: given, signal, cache: "no-store", credentials: "omit", redirect: "error" });
+    return await fetch(path, { method, headers: given, signal, cache: "no-store", credentials: "omit", redirect: "error" });
   } catch (error) {
     if (signal?.aborted && signal.reason?.name !== "TimeoutError") throw error;
     throw new Unreachable();
@@ -106,17 +106,22 @@ async function refusal(response) {
   }
 }
 
-async function ask(path, token) {
-  const response = await send(path, token, { signal: AbortSignal.timeout(GIVE_UP_MS) });
+async function ask(path, token, method = "GET") {
+  const response = await send(path, token, { method, signal: AbortSignal.timeout(GIVE_UP_MS) });
   if (!response.ok) throw await refusal(response);
   return readJson(await response.text());
 }
 
 /** What a path answers, asked with the token that has the scope. Raises Problem or Unreachable. */
-export async function get(path, scope) {
+export const get = (path, scope) => answer(path, scope, "GET");
+
+/** Has something done, and what is answered. Raises Problem or Unreachable. */
+export const post = (path, scope) => answer(path, scope, "POST");
+
+async function answer(path, scope, method) {
   const { token } = held(scope);
   try {
-    return await ask(path, token);
+    return await ask(path, token, method);
   } catch (error) {
     throw known(error, token);
   }

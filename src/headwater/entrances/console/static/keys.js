@@ -1,6 +1,6 @@
 // The keyboard: what each key does is said in the dialog of index.html.
 
-const PLACES = { o: "#/", s: "#/streams", t: "#/tail" };
+const PLACES = { o: "#/", s: "#/streams", t: "#/tail", j: "#/jobs" };
 const PREFIX_MS = 1200;
 
 /** Listens for keys. `place()` is the place that is open: `{box, back, space}`. */

@@ -4,14 +4,15 @@ import { Problem, session, server } from "./api.js";
 import { h, mark, say } from "./dom.js";
 import { timeOfDay } from "./format.js";
 import { listen } from "./keys.js";
+import * as jobs from "./places/jobs.js";
 import * as overview from "./places/overview.js";
 import { signIn } from "./places/sign_in.js";
 import * as streams from "./places/streams.js";
 import * as tail from "./places/tail.js";
 import * as view from "./places/view.js";
 
-const PLACES = { "": overview, views: view, streams, tail };
-const NAMES = { "": "overview", views: "overview", streams: "streams", tail: "tail" };
+const PLACES = { "": overview, views: view, streams, tail, jobs };
+const NAMES = { "": "overview", views: "overview", streams: "streams", tail: "tail", jobs: "jobs" };
 const TOKEN = /^#token=(hw_[0-9a-z]{12}_[A-Za-z0-9_-]{43})$/;
 
 const by = (id) => document.getElementById(id);

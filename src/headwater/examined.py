@@ -2,16 +2,56 @@
 
 from __future__ import annotations
 
-from headwater.app import App
+from collections.abc import Sequence
+from typing import Protocol
+
 from headwater.capture import Monitor, monitor, problems
+from headwater.jobs.alerts import Facts
 from headwater.jobs.operating import Jobs
-from headwater.operations.health import Finding, examine
+from headwater.jobs.outgoing.operating import Outgoing
+from headwater.jobs.taken import SQL
+from headwater.log.database import Database, Role
+from headwater.operations.health import Finding, examine, metrics_text
+from headwater.operations.settings import Settings
+from headwater.views import StoredView
 
 _BEHIND_BYTES = 256 * 2**20
 _SILENT_SECONDS = 60
 
 
-async def examined(app: App) -> list[Finding]:
+class Examinee(Protocol):
+    """What is examined: an app that is open."""
+
+    @property
+    def views(self) -> Sequence[str]:
+        """The names of its views."""
+        ...
+
+    @property
+    def settings(self) -> Settings:
+        """Its settings."""
+        ...
+
+    def stored(self, view: str, /) -> StoredView:
+        """A view in its store."""
+        ...
+
+    def database(self, role: Role = ...) -> Database:
+        """A pool of connections in one role."""
+        ...
+
+
+async def facts_of(app: Examinee) -> Facts:
+    """What alerts look at."""
+    operator = app.database("headwater_operator")
+    texts = [await metrics_text(operator), await slot_metrics(app), await job_metrics(app)]
+    findings = [(one.level, one.check, one.finding) for one in await examined(app)]
+    async with operator.connection() as connection:
+        rows = await (await connection.execute(SQL["alerts.outcomes"])).fetchall()
+    return Facts("\n".join(texts), findings, dict(rows))
+
+
+async def examined(app: Examinee) -> list[Finding]:
     """What an examination of the installation finds."""
     operator = app.database("headwater_operator")
     findings = await examine(operator, {name: app.stored(name) for name in app.views})
@@ -19,6 +59,11 @@ async def examined(app: App) -> list[Finding]:
         Finding("warn", f"capture {problem.capture}", problem.finding, problem.remedy)
         for problem in await problems(operator)
     ]
+    findings += [
+        Finding("warn", f"endpoint {name}", f"{state}, {pending:,} events pending: {detail}", f"When its receiver is back: headwater webhooks --resume {name}.")
+        for name, _, _, _, state, _, pending, _, detail in await Outgoing(operator).endpoints()
+        if state == "parked"
+    ]  # fmt: skip
     if (slot := await monitor(operator)) is not None:
         findings += _of_slot(slot, app.settings.replication_max_wal_bytes)
     return findings
@@ -63,7 +108,7 @@ def _of_slot(slot: Monitor, max_wal_bytes: int) -> list[Finding]:
     return findings
 
 
-async def job_metrics(app: App) -> str:
+async def job_metrics(app: Examinee) -> str:
     """Metrics of queues in Prometheus's text format; empty where there is none."""
     queues = await Jobs(app.database("headwater_operator")).queues()
     kinds = (
@@ -86,7 +131,7 @@ async def job_metrics(app: App) -> str:
     return "\n".join(lines)
 
 
-async def slot_metrics(app: App) -> str:
+async def slot_metrics(app: Examinee) -> str:
     """Metrics of the replication slot in Prometheus's text format; empty where there is none."""
     slot = await monitor(app.database("headwater_operator"))
     if slot is None:

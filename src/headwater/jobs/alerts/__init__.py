@@ -1,0 +1,23 @@
+"""Rules over what monitors see, and who is told."""
+
+from headwater.jobs.alerts.rule import (
+    Alert,
+    AlertRaised,
+    AlertResolved,
+    Channel,
+    Doctor,
+    Facts,
+    Metric,
+    ScheduleFailed,
+)
+
+__all__ = [
+    "Alert",
+    "AlertRaised",
+    "AlertResolved",
+    "Channel",
+    "Doctor",
+    "Facts",
+    "Metric",
+    "ScheduleFailed",
+]
