@@ -13,6 +13,12 @@ from headwater.errors import StateUnreadable
 pytestmark = pytest.mark.postgres
 
 
+@pytest.fixture
+def database(database18):
+    """What is tested here does not hang on the version of Postgres."""
+    return database18
+
+
 class Moved(Event, type="account.moved", stream="account/{account}"):
     account: str
     cents: int
