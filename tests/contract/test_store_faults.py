@@ -26,7 +26,7 @@ from tests.support.faults import Disguise, Disk
 pytestmark = pytest.mark.postgres
 
 ELSEWHERE = ("counted", "totals", "archive")
-PATIENCE_SECONDS = 40
+PATIENCE_SECONDS = 120
 
 
 class Counted(Document):

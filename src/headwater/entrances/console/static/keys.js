@@ -5,7 +5,7 @@ const PREFIX_MS = 1200;
 
 /** Listens for keys. `place()` is the place that is open: `{box, back, space}`. */
 export function listen(place, help) {
-  let prefixAt = 0;
+  let prefixAt = -Infinity;
   document.addEventListener("keydown", (event) => {
     if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || help.open) return;
     const typing = event.target.closest("input, textarea, select");
@@ -14,7 +14,7 @@ export function listen(place, help) {
       return;
     }
     const afterG = performance.now() - prefixAt < PREFIX_MS;
-    prefixAt = event.key === "g" ? performance.now() : 0;
+    prefixAt = event.key === "g" ? performance.now() : -Infinity;
     if (afterG && PLACES[event.key]) {
       location.hash = PLACES[event.key];
       event.preventDefault();
