@@ -20,14 +20,7 @@ pytestmark = pytest.mark.postgres
 
 
 @pytest.fixture
-def engines(database, tmp_path):
-    every = Engines(database, tmp_path)
-    yield every
-    every.close()
-
-
-@pytest.fixture
-def engines18(database18, tmp_path):
+def engines(database18, tmp_path):
     every = Engines(database18, tmp_path)
     yield every
     every.close()
@@ -155,20 +148,20 @@ async def half_written(app, view, fence):
 NAMES = "SELECT name FROM system.tables WHERE database = 'headwater' AND startsWith(name, 'typed.') ORDER BY 1"
 
 
-async def test_what_was_swapped_is_given_back(engines18):
+async def test_what_was_swapped_is_given_back(engines):
     """Types that come and go, in the names too; what was half written when it was swapped goes on."""
-    async with engines18.app() as old:
+    async with engines.app() as old:
         await old.deploy()
         await fill(old, 70)
         await driven(old, 1)
         await half_written(old, "analytic", 2)
-    async with engines18.app(2) as new:
+    async with engines.app(2) as new:
         for view in ("analytic", *FEEDS):
             assert (await new.rebuilding(view, share=1.0).run()).summary == "equal"
         assert await asked(new, NAMES) == [("typed.order.placed",), ("typed.order.voided",)]
         assert await asked(new, "SELECT count() FROM headwater.`typed.order.voided`") == [(3,)]
         assert await asked(new, "SELECT sum(total) FROM headwater.analytic") == [(142,)]
-        assert published(engines18) == b'{"generation":2}'
+        assert published(engines) == b'{"generation":2}'
         await new.append(Placed("k2", 1))
         await publish(new)
         await driven(new, 5, ("analytic",))  # batches of its own
@@ -176,8 +169,8 @@ async def test_what_was_swapped_is_given_back(engines18):
             await new.rebuilding(view).roll_back()
         assert await asked(new, NAMES) == [("typed.order.placed",)]
         assert await asked(new, "SELECT sum(total) FROM headwater.analytic") == [(71,)]
-        assert published(engines18) == b'{"generation":1}'
-    async with engines18.app() as old:
+        assert published(engines) == b'{"generation":1}'
+    async with engines.app() as old:
         await fill(old, 70)
         await driven(old, 9, ("analytic", *FEEDS))
         assert await asked(old, "SELECT sum(total) FROM headwater.analytic") == [(142,)]
@@ -239,23 +232,23 @@ _KILLS = [
 ]  # fmt: skip
 
 
-async def test_a_rebuild_that_is_killed_goes_on_where_it_was(engines18):
+async def test_a_rebuild_that_is_killed_goes_on_where_it_was(engines):
     """One log; each time to the other definition."""
-    async with engines18.app() as app:
+    async with engines.app() as app:
         await app.deploy()
         await fill(app, 3000)
         await driven(app, 1, ("analytic", *FEEDS))
     factors = dict.fromkeys(("analytic", *FEEDS), 1)
     for view, point in _KILLS:
         factor = factors[view] = 3 - factors[view]
-        await killed(engines18, view, point, factor)
-        async with engines18.app(factor) as app:
+        await killed(engines, view, point, factor)
+        async with engines.app(factor) as app:
             if point.endswith("names"):
                 await drive(app, app.stored(view), 50)  # a relay opens it: the names follow
             else:
                 await _once_its_session_is_gone(app.rebuilding(view, share=1.0))
             assert (await app.stored(view).verify()).summary == "equal", (view, point)
-            await named(engines18, app, view, factor)
+            await named(engines, app, view, factor)
 
 
 async def killed(engines, view, point, factor):
