@@ -25,12 +25,6 @@ from headwater.testing.driving import drive, publish
 pytestmark = pytest.mark.postgres
 
 
-@pytest.fixture
-def database(database18):
-    """What is tested here does not hang on the version of Postgres."""
-    return database18
-
-
 class Placed(Event, type="order.placed", stream="order/{order}"):
     order: str
     total: int
