@@ -93,9 +93,7 @@ class LiveReplay:
         elif self._restart_at is not None and self._done >= self._restart_at:
             self._restart_at = None
             self._relay.start()
-            self._screen.say(
-                "[bold green]A new relay[/] starts, and takes over when the dead one's leases run out."
-            )
+            self._screen.say("[bold green]A new relay[/] starts, and takes over.")
             self._screen.say_behind(lags)
 
     def _check_standstill(self, lags: Sequence[Lag]) -> None:

@@ -403,8 +403,10 @@ class App(Definitions):
 
     async def _hold_to_the_ledger(self) -> None:
         """A database that was restored forgets again whom it had forgotten."""
-        if self._open.personal.keeps_ledger:
-            await (await self.forgetting()).apply_ledger()
+        if self.settings.forgotten_ledger:
+            operator = self.database("headwater_operator")
+            await operator.open()
+            await self._open.personal.hold_to_ledger(operator)
 
     async def _told(self, stream: str, tenant: str) -> list[Event]:
         return [each.event for each in await self.log.stream(stream, tenant=tenant)]

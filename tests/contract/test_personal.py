@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -28,6 +31,7 @@ from headwater.testing.driving import drive, publish
 
 pytestmark = pytest.mark.postgres
 MASTER, SIGNING = MasterKeys.new("m1"), Signer.new()
+ROOT = Path(__file__).parents[2]
 MAIL = "ada.unmistakable@example.org"
 
 
@@ -173,22 +177,37 @@ async def test_a_forgotten_person_is_unreadable_and_nobody_else_is(app, database
         await app.append(Signed("nobody", MAIL))
 
 
-class Killed(Exception):
-    pass
+_KILLED = """
+import asyncio, os
+from pathlib import Path
+from types import SimpleNamespace
+from headwater.personal.forgetting import Forgetting
+from headwater.testing.faults import kill_at
+from tests.contract import test_personal as t
+
+async def main():
+    folder, url = Path(os.environ["HEADWATER_TEST_FOLDER"]), os.environ["HEADWATER_TEST_URL"]
+    keys = {{"master_key": os.environ["HEADWATER_TEST_MASTER"], "signing_key": os.environ["HEADWATER_TEST_SIGNING"]}}
+    async with t.make(SimpleNamespace(url=url), folder, **keys) as app:
+        kill_at(Forgetting, {step!r}, {when!r}, 1)
+        await (await app.forgetting()).forget("1", "main")
+
+asyncio.run(main())
+"""
 
 
-@pytest.mark.parametrize("point", ["requested", "in the ledger", "destroyed", "told"])
-async def test_a_forget_that_ended_half_done_goes_on(app, database18, point):
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("step", ["_request", "_note", "_destroy", "_tell", "_certify"])
+async def test_a_forget_that_is_killed_goes_on(app, database18, tmp_path, step, when):
     await app.append(Signed("1", MAIL))
-    forgetting = await app.forgetting()
-
-    def reached(here):
-        if here == point:
-            raise Killed
-
-    object.__setattr__(forgetting, "reached", reached)
-    with pytest.raises(Killed):
-        await forgetting.forget("1", "main")
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", _KILLED.format(step=step, when=when),
+        env=os.environ | {
+            "HEADWATER_TEST_URL": database18.url, "HEADWATER_TEST_FOLDER": str(tmp_path),
+            "HEADWATER_TEST_MASTER": MASTER, "HEADWATER_TEST_SIGNING": SIGNING, "PYTHONPATH": os.pathsep.join([*sys.path, str(ROOT)]),
+        },
+    )  # fmt: skip
+    assert await asyncio.wait_for(process.wait(), 60) == -signal.SIGKILL
     assert (await (await app.forgetting()).forget("1", "main")).holds
     (sealed,) = data_of(database18)
     assert await app.open_sealed(sealed) == FORGOTTEN
@@ -221,7 +240,7 @@ async def test_a_restored_backup_leaves_the_person_forgotten(database18, tmp_pat
     async with make(database18, tmp_path) as app:
         async with app.relay():
             assert await app.open_sealed(sealed) == FORGOTTEN
-        assert await (await app.forgetting()).apply_ledger() == 0
+        assert await app._open.personal.hold_to_ledger(app.database("headwater_operator")) == 0
     ledger = tmp_path / "ledger" / "forgotten"
     assert ledger.stat().st_mode & 0o777 == 0o600
     lines = ledger.read_bytes()

@@ -135,7 +135,7 @@ class Settings:
         repr=False,
         metadata={
             "variable": "HEADWATER_SIGNING_KEY",
-            "about": "The key that signs who was forgotten, as `headwater keys signing` prints it. Operators need it.",
+            "about": "The key that signs who was forgotten, as `headwater keys signing` prints it. Operators need it, and relays that have the ledger.",
         },
     )
     forgotten_ledger: str = field(

@@ -9,7 +9,7 @@ from typing import Protocol
 from headwater.errors import SettingError
 from headwater.events import Event, EventType
 from headwater.log import Database, Fact, Written
-from headwater.personal.forgetting import Forgetting
+from headwater.personal.forgetting import Forgetting, destroy_again
 from headwater.personal.keys import SubjectKeys
 from headwater.personal.ledger import Gone, Ledger
 from headwater.personal.master import KeyService, MasterKeys
@@ -93,11 +93,6 @@ class PersonalData:
             return await self.sealing.seal(tenant, events)
         return events
 
-    @property
-    def keeps_ledger(self) -> bool:
-        """Whether the settings name a ledger."""
-        return bool(self._secrets.forgotten_ledger)
-
     def forgetting(
         self,
         operator: Database,
@@ -105,15 +100,26 @@ class PersonalData:
         reads: Callable[[str, str], Awaitable[list[Event]]],
     ) -> Forgetting:
         """Forgets persons. Raises SettingError where a key or the ledger is not set."""
+        ledger, log_id = self._ledger(), operator.identity.log_id
+        return Forgetting(operator, log_id, self.sealing, ledger.signer, ledger, append, reads)
+
+    async def hold_to_ledger(self, operator: Database) -> int:
+        """Forgets again whom a restored database has forgotten to forget; how many keys were destroyed.
+
+        Raises SettingError where the settings name a ledger and no key that signs it, and LedgerBroken.
+        """
+        if not self._secrets.forgotten_ledger:
+            return 0
+        return await destroy_again(operator, operator.identity.log_id, self._ledger())
+
+    def _ledger(self) -> Ledger:
         if not self._secrets.signing_key or not self._secrets.forgotten_ledger:
             raise SettingError(
                 "Forgetting needs a key to sign with, and a ledger outside the database.",
                 hint="Set HEADWATER_SIGNING_KEY to what `headwater keys signing` prints, and HEADWATER_FORGOTTEN_LEDGER to a file.",
             )
-        signer = Signer.of(self._secrets.signing_key)
-        ledger = Ledger(Path(self._secrets.forgotten_ledger), signer)
-        log_id = operator.identity.log_id
-        return Forgetting(operator, log_id, self.sealing, signer, ledger, append, reads)
+        path = Path(self._secrets.forgotten_ledger)
+        return Ledger(path, Signer.of(self._secrets.signing_key))
 
 
 def _is_personal(item: Event | Fact) -> bool:

@@ -6,12 +6,12 @@ between two of them is followed by the same request again.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Protocol
 from uuid import UUID
 
 import msgspec
@@ -30,6 +30,8 @@ SQL = Statements("headwater.personal")
 DUE_DAYS = 30
 """Within how many days a request is due: a month, as the GDPR's article 12 has it."""
 _CANARIES = 100
+Asked = dict[str, str]
+"""Tenant and subject, by name."""
 _AT_ONCE = 1_000
 _WAL = """The key, wrapped by a master key, in WAL and backups from before {before}, until they expire. A database \
 restored from them destroys it again, by the ledger, before it is read."""
@@ -84,14 +86,6 @@ class Certificate(msgspec.Struct, frozen=True):
         return self.forgotten_at > self.due_at
 
 
-class Log(Protocol):
-    """What forgetting needs of an app."""
-
-    async def append(self, *events: Event, tenant: str, idempotency_key: str) -> Written:
-        """Appends the fact."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class Forgetting:
     """Forgets persons, as an operator. ``reads`` gives the facts of a request's stream."""
@@ -103,40 +97,50 @@ class Forgetting:
     ledger: Ledger
     append: Callable[..., Awaitable[Written]]
     reads: Callable[[str, str], Awaitable[list[Event]]]
-    reached: Callable[[str], None] = lambda _: None
 
     async def forget(self, subject: str, tenant: str, reason: str | None = None) -> Certificate:
         """Forgets a person, or goes on with a request that was begun; the certificate."""
-        asked: dict[str, Any] = {"tenant": tenant, "subject": subject}
+        asked = {"tenant": tenant, "subject": subject}
+        request, key_id = await self._request(asked, reason)
+        await self._note(key_id, request)
+        key_id, at = await self._destroy(asked, key_id, request)
+        await self._tell(asked, request, key_id, at)
+        return await self._certify(asked, request)
+
+    async def _request(self, asked: Asked, reason: str | None) -> tuple[UUID, UUID]:
+        """Writes the request down, or finds it; its id, and the id of the key that is to go."""
+        wanted = {**asked, "id": uuid.uuid4(), "reason": reason, "days": DUE_DAYS}
         async with self.operator.connection() as connection:
-            row = await (
-                await connection.execute(
-                    SQL["erasures.request"],
-                    {**asked, "id": uuid.uuid4(), "reason": reason, "days": DUE_DAYS},
-                )
-            ).fetchone()
-            assert row is not None
-            request: UUID = row[0]
+            row = await (await connection.execute(SQL["erasures.request"], wanted)).fetchone()
             found = await (await connection.execute(SQL["erasures.key"], asked)).fetchone()
-            key_id: UUID = found[0] if found else uuid.uuid4()
-            self.reached("requested")
-            self.ledger.add(self.log_id, key_id, request)
-            self.reached("in the ledger")
-            row = await (
-                await connection.execute(SQL["erasures.destroy"], {**asked, "key_id": key_id})
-            ).fetchone()
         assert row is not None
-        if row[0] != key_id:  # made between the two statements: it is destroyed, and noted now
-            self.ledger.add(self.log_id, key_id := row[0], request)
-        self.reached("destroyed")
-        at: datetime = row[1]
-        parts = (self.log_id, tenant, str(request), subject, str(key_id), at.isoformat())
-        fact = SubjectWasForgotten(str(request), subject, str(key_id), at, self.signer.sign("forgotten", *parts))  # fmt: skip
-        await self.append(fact, tenant=tenant, idempotency_key=f"forget-{request}")
-        self.reached("told")
-        certificate = await self.verify(subject, tenant)
+        return row[0], found[0] if found else uuid.uuid4()
+
+    async def _note(self, key_id: UUID, request: UUID) -> None:
+        await asyncio.to_thread(self.ledger.add, self.log_id, key_id, request)
+
+    async def _destroy(self, asked: Asked, key_id: UUID, request: UUID) -> tuple[UUID, datetime]:
+        """Destroys the key; its id, and when that was. One that was made meanwhile goes into the ledger too."""
         async with self.operator.connection() as connection:
-            text = msgspec.json.encode(certificate).decode()
+            cursor = await connection.execute(SQL["erasures.destroy"], {**asked, "key_id": key_id})
+            row = await cursor.fetchone()
+        assert row is not None
+        if row[0] != key_id:
+            await self._note(row[0], request)
+        return row[0], row[1]
+
+    async def _tell(self, asked: Asked, request: UUID, key_id: UUID, at: datetime) -> None:
+        """Appends the signed fact, once."""
+        subject, tenant = asked["subject"], asked["tenant"]
+        parts = (self.log_id, tenant, str(request), subject, str(key_id), at.isoformat())
+        signature = self.signer.sign("forgotten", *parts)
+        fact = SubjectWasForgotten(str(request), subject, str(key_id), at, signature)
+        await self.append(fact, tenant=tenant, idempotency_key=f"forget-{request}")
+
+    async def _certify(self, asked: Asked, request: UUID) -> Certificate:
+        certificate = await self.verify(asked["subject"], asked["tenant"])
+        text = msgspec.json.encode(certificate).decode()
+        async with self.operator.connection() as connection:
             await connection.execute(SQL["erasures.done"], {"id": request, "certificate": text})
         return certificate
 
@@ -206,12 +210,13 @@ class Forgetting:
                     return done
                 after = rows[-1][2]
 
-    async def apply_ledger(self) -> int:
-        """Destroys again what a restored backup brought back; how many keys."""
-        ids = [line.key_id for line in self.ledger if line.log == self.log_id]
-        async with self.operator.connection() as connection:
-            cursor = await connection.execute(SQL["keys.destroy"], {"ids": ids})
-        return cursor.rowcount
+
+async def destroy_again(operator: Database, log_id: str, ledger: Ledger) -> int:
+    """Destroys again what a restored backup brought back; how many keys. It needs no master key."""
+    ids = [line.key_id for line in ledger if line.log == log_id]
+    async with operator.connection() as connection:
+        cursor = await connection.execute(SQL["keys.destroy"], {"ids": ids})
+    return cursor.rowcount
 
 
 def is_genuine(certificate: Certificate, signer: Signer) -> bool:

@@ -8,7 +8,7 @@ import os
 import re
 import secrets
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from headwater.errors import ExtraMissing, KeyUnavailable, SettingError
 
@@ -28,7 +28,7 @@ class KeyService(Protocol):
         ...
 
 
-def cipher(key: bytes):  # type: ignore[no-untyped-def]  # noqa: ANN201 - the library's own type
+def cipher(key: bytes) -> Any:
     """AES-256-GCM with a key. Raises ExtraMissing where the library is not installed."""
     try:
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
