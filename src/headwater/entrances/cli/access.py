@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import functools
-import sys
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import cast
 
 import click
 
 from headwater.app import App
 from headwater.entrances.cli import output
-from headwater.entrances.cli.main import _opened, _run, cli
+from headwater.entrances.cli.main import cli, command
 from headwater.operations.access import (
     SCOPES,
     Scope,
@@ -37,16 +35,7 @@ def token() -> None:
     """Create, list, rotate and revoke access tokens for HTTP."""
 
 
-def _subcommand(run: Callable[..., Awaitable[int | None]]) -> click.Command:
-    """A command below ``token`` as an async function of (app, options)."""
-
-    @functools.wraps(run)
-    @click.pass_context
-    def invoke(context: click.Context, /, **options: Any) -> None:
-        path = context.find_root().obj
-        sys.exit(_run(functools.partial(_opened, run, path, False, options)))
-
-    return token.command(run.__name__.removesuffix("_").strip("_"))(invoke)
+_subcommand = command(below=token)
 
 
 def _show(secret: Secret, *, as_json: bool) -> None:

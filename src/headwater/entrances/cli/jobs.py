@@ -84,14 +84,14 @@ async def jobs(
         await known.pause(queue, pause=pause)
         output.say(f"queue {queue}: {'paused' if pause else 'goes on'}")
     elif dead:
-        _list(_DEAD, await known.dead(queue, limit=limit), "There are no dead letters.", as_json=as_json)  # fmt: skip
+        output.listed(_DEAD, await known.dead(queue, limit=limit), "There are no dead letters.", as_json=as_json)  # fmt: skip
     else:
         found = [state for state in await known.queues() if queue in {None, state.queue}]
         if queue is not None and not found:
             raise UnknownQueue(f"There is no queue {queue!r}.", hint="headwater jobs lists them.")
         rows = [msgspec.structs.astuple(state) for state in found]
         none = "There is no queue. Run headwater init or work with your app."
-        _list(QueueState.__struct_fields__, rows, none, as_json=as_json)
+        output.listed(QueueState.__struct_fields__, rows, none, as_json=as_json)
     return 0
 
 
@@ -107,16 +107,5 @@ async def schedules(app: App, pause: str | None, resume: str | None, as_json: bo
             await known.pause_schedule(name, pause=paused)
             output.say(f"schedule {name}: {'paused' if paused else 'goes on'}")
     if pause is None and resume is None:
-        _list(_SCHEDULES, await known.schedules(), "There is no schedule.", as_json=as_json)
+        output.listed(_SCHEDULES, await known.schedules(), "There is no schedule.", as_json=as_json)
     return 0
-
-
-def _list(
-    columns: Sequence[str], rows: Sequence[Sequence[object]], none: str, *, as_json: bool
-) -> None:
-    if as_json:
-        output.json([output.as_record(columns, row) for row in rows])
-    elif rows:
-        output.table(columns, rows)
-    else:
-        output.say(none)

@@ -49,12 +49,15 @@ def cli(context: click.Context, app_path: str | None) -> None:
 
 
 def command(
-    *, app_needed: bool = False, run_with: Callable[[Coroutine[Any, Any, int]], int] = asyncio.run
+    *,
+    app_needed: bool = False,
+    run_with: Callable[[Coroutine[Any, Any, int]], int] = asyncio.run,
+    below: click.Group | None = None,
 ) -> Callable[[Callable[..., Awaitable[int | None]]], click.Command]:
     """A command as an async function of (app, options), under the command's name and docstring.
 
     The app is opened around it; HeadwaterErrors become a message and an exit code. ``run_with`` runs the
-    event loop.
+    event loop. ``below`` is the group that it belongs to, whose name the function's may begin with.
     """
 
     def declare(run: Callable[..., Awaitable[int | None]]) -> click.Command:
@@ -64,7 +67,9 @@ def command(
             app_path = context.find_root().obj
             sys.exit(_run(functools.partial(_opened, run, app_path, app_needed, options), run_with))
 
-        return cli.command(run.__name__.strip("_").replace("_", "-"))(invoke)
+        group = cli if below is None else below
+        name = run.__name__.strip("_").removeprefix(f"{group.name}_")
+        return group.command(name.replace("_", "-"))(invoke)
 
     return declare
 

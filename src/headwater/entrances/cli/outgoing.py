@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import re
-import sys
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -13,7 +11,7 @@ import click
 from headwater.app import App
 from headwater.entrances.cli import output
 from headwater.entrances.cli.commands import json_option
-from headwater.entrances.cli.main import _opened, _run, cli
+from headwater.entrances.cli.main import cli, command
 
 _ENDPOINTS = ("endpoint", "tenant", "url", "types", "state", "position", "pending", "failing_since", "detail")  # fmt: skip
 _ALERTS = ("alert", "state", "since", "raised_at", "detail", "silenced_until")
@@ -38,47 +36,20 @@ class Duration(click.ParamType[float]):
         return float(found[1]) * _UNITS[found[2]]
 
 
-def _below(group: click.Group) -> Callable[[Run], click.Command]:
-    """A command below a group as an async function of (app, options)."""
-
-    def declare(run: Run) -> click.Command:
-        @functools.wraps(run)
-        @click.pass_context
-        def invoke(context: click.Context, /, **options: Any) -> None:
-            path = context.find_root().obj
-            sys.exit(_run(functools.partial(_opened, run, path, False, options)))
-
-        return group.command(run.__name__.rpartition("_")[2])(invoke)
-
-    return declare
-
-
-def _listed(
-    columns: Sequence[str], rows: Sequence[Sequence[Any]], none: str, *, as_json: bool
-) -> int:
-    if as_json:
-        output.json([output.as_record(columns, row) for row in rows])
-    elif rows:
-        output.table(columns, rows)
-    else:
-        output.say(none)
-    return 0
-
-
 @cli.group()
 def alerts() -> None:
     """List and silence alerts."""
 
 
-@_below(alerts)
+@command(below=alerts)
 @json_option
 async def alerts_list(app: App, as_json: bool) -> int:
     """List alerts and how they stand."""
     rows = await app.outgoing_now.alerts()
-    return _listed(_ALERTS, rows, "There is no alert.", as_json=as_json)
+    return output.listed(_ALERTS, rows, "There is no alert.", as_json=as_json)
 
 
-@_below(alerts)
+@command(below=alerts)
 @click.argument("alert")
 @click.option("--for", "seconds", type=Duration(), required=True, help="For so long, such as 30m, 2h or 7d; 0s ends the silence.")  # fmt: skip
 async def alerts_silence(app: App, alert: str, seconds: float) -> int:
@@ -93,15 +64,15 @@ def webhooks() -> None:
     """List, add and change the endpoints that events are sent to."""
 
 
-@_below(webhooks)
+@command(below=webhooks)
 @json_option
 async def webhooks_list(app: App, as_json: bool) -> int:
     """List endpoints; secrets are not shown."""
     rows = await app.outgoing_now.endpoints()
-    return _listed(_ENDPOINTS, rows, "There is no endpoint.", as_json=as_json)
+    return output.listed(_ENDPOINTS, rows, "There is no endpoint.", as_json=as_json)
 
 
-@_below(webhooks)
+@command(below=webhooks)
 @click.argument("endpoint")
 @click.argument("url")
 @click.option("--tenant", help="Whose events; default the app's only tenant.")
@@ -127,7 +98,7 @@ async def webhooks_add(
     return 0
 
 
-@_below(webhooks)
+@command(below=webhooks)
 @click.argument("endpoint")
 @click.option("--overlap", type=Duration(), default="1d", show_default=True, help="How long the old secret signs too.")  # fmt: skip
 async def webhooks_rotate(app: App, endpoint: str, overlap: float) -> int:
@@ -136,7 +107,7 @@ async def webhooks_rotate(app: App, endpoint: str, overlap: float) -> int:
     return 0
 
 
-@_below(webhooks)
+@command(below=webhooks)
 @click.argument("endpoint")
 async def webhooks_remove(app: App, endpoint: str) -> int:
     """Forget ENDPOINT and what is pending for it."""
@@ -145,7 +116,7 @@ async def webhooks_remove(app: App, endpoint: str) -> int:
     return 0
 
 
-@_below(webhooks)
+@command(below=webhooks)
 @click.argument("endpoint")
 async def webhooks_pause(app: App, endpoint: str) -> int:
     """Send nothing to ENDPOINT until it is resumed."""
@@ -154,7 +125,7 @@ async def webhooks_pause(app: App, endpoint: str) -> int:
     return 0
 
 
-@_below(webhooks)
+@command(below=webhooks)
 @click.argument("endpoint")
 async def webhooks_resume(app: App, endpoint: str) -> int:
     """Go on with what is pending for ENDPOINT, parked or paused."""
@@ -163,7 +134,7 @@ async def webhooks_resume(app: App, endpoint: str) -> int:
     return 0
 
 
-@_below(webhooks)
+@command(below=webhooks)
 @click.argument("endpoint")
 @click.option("--after", type=click.IntRange(0), required=True, metavar="POSITION", help="Send all after this position again.")  # fmt: skip
 async def webhooks_replay(app: App, endpoint: str, after: int) -> int:

@@ -34,6 +34,19 @@ def table(
     _people.print(made)
 
 
+def listed(
+    columns: Sequence[str], rows: Sequence[Sequence[Any]], none: str, *, as_json: bool
+) -> int:
+    """Prints rows as a table, as a list of records, or a sentence where there are none; the exit code 0."""
+    if as_json:
+        json([as_record(columns, row) for row in rows])
+    elif rows:
+        table(columns, rows)
+    else:
+        say(none)
+    return 0
+
+
 def cell(value: Any) -> str:
     """A value as people read it."""
     match value:

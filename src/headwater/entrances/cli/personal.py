@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import sys
 from typing import Any
 
 import click
@@ -11,7 +9,7 @@ import click
 from headwater.app import App
 from headwater.entrances.cli import output
 from headwater.entrances.cli.commands import json_option
-from headwater.entrances.cli.main import _opened, _run, cli, command
+from headwater.entrances.cli.main import cli, command
 from headwater.personal import Certificate, MasterKeys
 from headwater.personal.signing import Signer
 
@@ -36,15 +34,9 @@ def signing_key() -> None:
     output.say(Signer.new())
 
 
-@keys.command("rotate")
-@click.pass_context
-def rotate_keys(context: click.Context, /) -> None:
+@command(app_needed=True, below=keys)
+async def rotate(app: App) -> int:
     """Wrap all persons' keys by the newest master key; what was wrapped by it stays."""
-    path = context.find_root().obj
-    sys.exit(_run(functools.partial(_opened, _rotate, path, True, {})))
-
-
-async def _rotate(app: App) -> int:
     done = await (await app.forgetting()).rotate()
     output.say(f"{done:,} keys are wrapped by the newest master key now")
     return 0

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-import sys
 from typing import Any
 
 import click
 
 from headwater.app import App
 from headwater.entrances.cli import output
-from headwater.entrances.cli.main import _opened, _run, cli
+from headwater.entrances.cli.main import cli, command
 from headwater.operations.schemas import Compared, check_schemas
 
 
@@ -19,22 +17,16 @@ def schema() -> None:
     """Compare the app's event types with what the log holds."""
 
 
-@schema.command("check")
+@command(app_needed=True, below=schema)
 @click.option("--sample", type=click.IntRange(1), default=1000, show_default=True, help="Events to read of each other version: the oldest and the newest.")  # fmt: skip
 @click.option("--whole", is_flag=True, help="Read all of the log's events of other versions.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
-@click.pass_context
-def check_(context: click.Context, /, **options: Any) -> None:
+async def check(app: App, *, sample: int, whole: bool, as_json: bool) -> int:
     """Whether this code reads what the log holds, and the code before it what this writes.
 
     Reads old events through the upcasters, by Python and by SQL. Exit code 1 where this code cannot read
     them; what only stands in the way of going back is a warning. Changes nothing: run it before a deploy.
     """
-    path = context.find_root().obj
-    sys.exit(_run(functools.partial(_opened, _check, path, True, options)))
-
-
-async def _check(app: App, *, sample: int, whole: bool, as_json: bool) -> int:
     with output.progress_bar() as bar:
         tasks: dict[str, Any] = {}
 
