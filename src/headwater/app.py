@@ -48,9 +48,9 @@ from headwater.log.driver import (
 from headwater.log.enqueuing import Enqueue, Enqueued, JobOptions, at_once
 from headwater.log.registry import register
 from headwater.log.tasks import ended
-from headwater.log.writing import AppendOptions, Metadata, enqueue, group_of
+from headwater.log.writing import AppendOptions, Metadata, Seal, enqueue, group_of
 from headwater.operations.settings import Settings
-from headwater.personal import Forgetting, Seal
+from headwater.personal import Forgetting
 from headwater.readers.feeds import FeedView
 from headwater.readers.handles import FoldView, RowsView
 from headwater.readers.reading import DEFAULT_TIMEOUT_SECONDS, Reader

@@ -336,6 +336,53 @@ async def test_many_at_once_make_one_key_for_a_person(app, database18):
     assert sorted(await app.open_sealed(data_of(database18))) == sorted(f"{n}@x" for n in range(20))
 
 
+PEOPLE = """
+from typing import Annotated
+from headwater import App, Event
+from headwater.events import Personal
+
+class Signed(Event, type="customer.signed", stream="customer/{customer}"):
+    customer: str
+    mail: Annotated[str, Personal("customer")]
+
+app = App("people", events=[Signed], tenant="main")
+"""
+
+
+async def test_keys_and_forgetting_by_the_command_line(database18, tmp_path):
+    (tmp_path / "people.py").write_text(PEOPLE)
+    environment = {
+        "HEADWATER_DATABASE_URL": database18.url, "HEADWATER_ADMIN_DATABASE_URL": database18.admin_url,
+        "HEADWATER_APP": "people:app", "HEADWATER_FORGOTTEN_LEDGER": str(tmp_path / "ledger"), "PATH": "/usr/bin:/bin",
+    }  # fmt: skip
+
+    async def headwater(*arguments, exits=0):
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "headwater", *arguments, cwd=tmp_path, env=environment, stdout=-1, stderr=-1
+        )  # fmt: skip
+        out, err = await asyncio.wait_for(process.communicate(), 60)
+        assert process.returncode == exits, err
+        return (out + err).decode()
+
+    environment["HEADWATER_MASTER_KEY"] = (await headwater("keys", "new", "m1")).strip()
+    assert "HEADWATER_SIGNING_KEY" in (await headwater("forget", "1", exits=2))
+    environment["HEADWATER_SIGNING_KEY"] = (await headwater("keys", "signing")).strip()
+    async with make(database18, tmp_path, environment["HEADWATER_MASTER_KEY"]) as app:
+        await app.deploy()
+        await app.append(Signed("1", MAIL), Signed("2", MAIL))
+    newest = (await headwater("keys", "new", "m2")).strip()
+    environment["HEADWATER_MASTER_KEY"] = f"{newest},{environment['HEADWATER_MASTER_KEY']}"
+    assert "2 keys" in await headwater("keys", "rotate")
+    environment["HEADWATER_MASTER_KEY"] = newest
+    assert "no request" in await headwater("forget", "1", "--verify", exits=2)
+    told = json.loads(await headwater("forget", "1", "--reason", "a letter", "--json"))
+    assert (told["opened"], told["canaries"], told["key_destroyed"]) == (0, 1, True)
+    shown = await headwater("forget", "1", "--verify")
+    assert "could be opened" in shown
+    assert "in WAL and backups" in shown
+    assert MAIL not in shown
+
+
 def test_what_cannot_be_personal_is_refused_when_the_class_is_read():
     class Number(Event, type="a.number", stream="a/{x}"):
         x: str

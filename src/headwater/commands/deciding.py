@@ -26,16 +26,13 @@ from headwater.log import Database, Fact, SharedCommits, Written
 from headwater.log.database import Connection
 from headwater.log.failures import translated
 from headwater.log.tracing import span
-from headwater.log.writing import Metadata, Writer, group_of
+from headwater.log.writing import Metadata, Seal, Writer, event_of, group_of
 
 _log = logging.getLogger("headwater.commands")
 _random = SystemRandom()
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.002, 0.1
 
 T = TypeVar("T")
-
-Seal = Callable[[str, Sequence[Event | Fact]], Awaitable[Sequence[Event | Fact]]]
-"""Seals personal fields of a tenant's events."""
 
 MAX_ATTEMPTS = 20
 """How often a command is decided before its conflict is raised."""
@@ -181,14 +178,10 @@ class Deciding:
         return accepted
 
     async def _sealed(self, request: Request, decided: Sequence[Event]) -> Sequence[Event]:
-        return [_event_of(item) for item in await self._seal(request.tenant, decided)]
+        return [event_of(item) for item in await self._seal(request.tenant, decided)]
 
     def _nothing(self, seen: Seen) -> Accepted:
         return Accepted(self._database.identity.token(seen.position))
-
-
-def _event_of(item: Event | Fact) -> Event:
-    return item.event if isinstance(item, Fact) else item
 
 
 async def decide_within(

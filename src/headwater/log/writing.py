@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypedDict, Unpack
@@ -135,6 +135,15 @@ class Fact(msgspec.Struct, frozen=True, kw_only=True):
     id: UUID | None = None
     keys: Sequence[str] | None = None
     occurred_at: datetime | None = None
+
+
+Seal = Callable[[str, Sequence[Event | Fact]], Awaitable[Sequence[Event | Fact]]]
+"""Seals the personal fields of a tenant's events."""
+
+
+def event_of(item: Event | Fact) -> Event:
+    """The event itself."""
+    return item.event if isinstance(item, Fact) else item
 
 
 class AppendOptions(TypedDict, total=False):

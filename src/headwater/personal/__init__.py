@@ -1,6 +1,6 @@
 """Personal data: sealed before it enters the log, opened for readers, forgotten by destroying a key."""
 
-from headwater.personal.data import PersonalData, Seal
+from headwater.personal.data import PersonalData
 from headwater.personal.forgetting import Certificate, Forgetting, SubjectWasForgotten, is_genuine
 from headwater.personal.master import KeyService, MasterKeys
 from headwater.personal.sealing import FORGOTTEN, Sealing
@@ -12,7 +12,6 @@ __all__ = [
     "KeyService",
     "MasterKeys",
     "PersonalData",
-    "Seal",
     "Sealing",
     "SubjectWasForgotten",
     "is_genuine",

@@ -9,14 +9,13 @@ from typing import Protocol
 from headwater.errors import SettingError
 from headwater.events import Event, EventType
 from headwater.log import Database, Fact, Written
+from headwater.log.writing import event_of
 from headwater.personal.forgetting import Forgetting, destroy_again
 from headwater.personal.keys import SubjectKeys
 from headwater.personal.ledger import Gone, Ledger
 from headwater.personal.master import KeyService, MasterKeys
 from headwater.personal.sealing import Sealing
 from headwater.personal.signing import Signer
-
-Seal = Callable[[str, Sequence[Event | Fact]], Awaitable[Sequence[Event | Fact]]]
 
 
 class Secrets(Protocol):
@@ -123,5 +122,4 @@ class PersonalData:
 
 
 def _is_personal(item: Event | Fact) -> bool:
-    event = item.event if isinstance(item, Fact) else item
-    return bool(EventType.of(type(event)).personal)
+    return bool(EventType.of(type(event_of(item))).personal)

@@ -18,6 +18,7 @@ from headwater.errors import KeyUnavailable
 from headwater.events import Event, EventType
 from headwater.events.personal import is_sealed
 from headwater.log import Fact
+from headwater.log.writing import event_of
 from headwater.personal.keys import Key, SubjectKeys
 
 T = TypeVar("T")
@@ -39,14 +40,14 @@ class Sealing:
 
         Raises SubjectForgotten for a person who has been forgotten, and KeyUnavailable.
         """
-        wanted = {subject for item in events for _, subject, _ in _clear(_event_of(item))}
+        wanted = {subject for item in events for _, subject, _ in _clear(event_of(item))}
         if not wanted:
             return list(events)
         keys = await self.keys.for_sealing(tenant, wanted)
         return [self._sealed(item, keys) for item in events]
 
     def _sealed(self, item: Event | Fact, keys: Mapping[str, Key]) -> Event | Fact:
-        event = _event_of(item)
+        event = event_of(item)
         changes = {name: sealed(keys[subject], text) for name, subject, text in _clear(event)}
         if not changes:
             return item
@@ -77,10 +78,6 @@ class Sealing:
         }
         result: T = _changed(value, opened_texts.__getitem__)
         return result
-
-
-def _event_of(item: Event | Fact) -> Event:
-    return item.event if isinstance(item, Fact) else item
 
 
 def _clear(event: Event) -> Iterator[tuple[str, str, str]]:
