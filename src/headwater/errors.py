@@ -91,30 +91,6 @@ class LimitExceeded(AppendRefused):
     code = "limit_exceeded"
 
 
-class SubjectForgotten(HeadwaterError):
-    """The person has been forgotten, so nothing can be sealed for them."""
-
-    code = "subject_forgotten"
-
-
-class KeyUnavailable(HeadwaterError):
-    """A key for personal data is missing, wrong, or does not fit."""
-
-    code = "key_unavailable"
-
-
-class SubjectUnknown(HeadwaterError):
-    """Nobody has asked to forget this subject."""
-
-    code = "subject_unknown"
-
-
-class LedgerBroken(HeadwaterError):
-    """The ledger of forgotten persons is not as it was written."""
-
-    code = "ledger_broken"
-
-
 class TenantRefused(HeadwaterError):
     """The tenant is not this session's."""
 
@@ -170,6 +146,51 @@ class UnknownJob(HeadwaterError):
     """There is no such job, or what was asked of it comes too late."""
 
     code = "unknown_job"
+
+
+class EndpointRefused(HeadwaterError):
+    """The endpoint cannot be sent to."""
+
+    code = "endpoint_refused"
+
+
+class UnknownEndpoint(HeadwaterError):
+    """There is no such endpoint."""
+
+    code = "unknown_endpoint"
+
+
+class UnknownAlert(HeadwaterError):
+    """There is no such alert."""
+
+    code = "unknown_alert"
+
+
+# Personal data -----------------------------------------------------------------------------------
+
+
+class SubjectForgotten(HeadwaterError):
+    """The person has been forgotten, so nothing can be sealed for them."""
+
+    code = "subject_forgotten"
+
+
+class KeyUnavailable(HeadwaterError):
+    """A key for personal data is missing, wrong, or does not fit."""
+
+    code = "key_unavailable"
+
+
+class SubjectUnknown(HeadwaterError):
+    """Nobody has asked to forget this subject."""
+
+    code = "subject_unknown"
+
+
+class LedgerBroken(HeadwaterError):
+    """The ledger of forgotten persons is not as it was written."""
+
+    code = "ledger_broken"
 
 
 # Captured tables ---------------------------------------------------------------------------------
@@ -293,24 +314,6 @@ class InvalidMoment(HeadwaterError):
     """What was given is no moment in the log."""
 
     code = "invalid_moment"
-
-
-class EndpointRefused(HeadwaterError):
-    """The endpoint cannot be sent to."""
-
-    code = "endpoint_refused"
-
-
-class UnknownEndpoint(HeadwaterError):
-    """There is no such endpoint."""
-
-    code = "unknown_endpoint"
-
-
-class UnknownAlert(HeadwaterError):
-    """There is no such alert."""
-
-    code = "unknown_alert"
 
 
 class UnknownView(HeadwaterError):
