@@ -45,6 +45,21 @@ def test_a_window_that_is_none_is_explained(text):
         Settings.from_environment({"HEADWATER_BACKFILL_RATE": "-1"})
 
 
+class Said(list):
+    """What the work says, and a way to wait for it."""
+
+    def __init__(self):
+        super().__init__()
+        self._heard = asyncio.Event()
+
+    def append(self, text):
+        super().append(text)
+        self._heard.set()
+
+    async def something(self):
+        await asyncio.wait_for(self._heard.wait(), 10)
+
+
 def app_of(database, **settings):
     app = App("orders", events=[Placed], tenant="main", settings=Settings(database_url=database.url, **settings))  # fmt: skip
     app.sql("orders", sql='SELECT "order", count(*) AS n FROM order.placed GROUP BY 1')
@@ -59,12 +74,10 @@ async def test_a_rebuild_pauses_outside_its_window_and_says_so(database18):
         await app.append(*(Placed(str(n)) for n in range(50)))
         await publish(app)
         await drive(app, app.stored("orders"), 1)
-        said = []
+        said = Said()
         rebuild = app.rebuilding("orders", say=said.append)
         running = asyncio.create_task(rebuild.run())
-        async with asyncio.timeout(10):
-            while not said:
-                await asyncio.sleep(0.01)
+        await said.something()
         assert said == [f"paused: until {closed:%H:%M} UTC, when the window opens"]
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
@@ -78,7 +91,7 @@ async def test_long_work_pauses_while_a_live_view_is_behind(database18):
         await app.deploy()
         await app.append(Placed("1"))
         await publish(app)
-        said = []
+        said = Said()
         allowed = Allowance(app.database("headwater_relay"), lag_seconds=0.01, say=said.append)
         await app.database("headwater_relay").open()
         await allowed(1)  # nobody drives the view, so nobody waits for it
@@ -87,9 +100,7 @@ async def test_long_work_pauses_while_a_live_view_is_behind(database18):
                 "INSERT INTO headwater.leases (name, holder, fence, expires_at) VALUES ('orders', 'x', 0, 'infinity')"
             )
             waiting = asyncio.create_task(allowed(1))
-            async with asyncio.timeout(10):
-                while not said:
-                    await asyncio.sleep(0.01)
+            await said.something()
             assert said == ["paused: the view orders is behind by more than 0.01 s"]
             assert not waiting.done()
             admin.execute("UPDATE headwater.leases SET expires_at = '-infinity'")

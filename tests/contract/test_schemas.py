@@ -178,6 +178,7 @@ class Traffic:
         self.writer, self.reader, self.made = writer, reader, made
         self.payments = 0
         self._task = None
+        self._turned = asyncio.Event()
 
     def start(self):
         self._stopping = False
@@ -187,9 +188,11 @@ class Traffic:
         """Goes on with other parts; returns once those before are no longer in use."""
         for name, part in parts.items():
             setattr(self, name, part)
-        seen = self.payments
-        while self.payments < seen + 2 and not self._task.done():
-            await asyncio.sleep(0.01)
+        for _ in range(2):
+            self._turned = asyncio.Event()
+            waiting = asyncio.create_task(self._turned.wait())
+            await asyncio.wait({waiting, self._task}, return_when=asyncio.FIRST_COMPLETED)
+            waiting.cancel()
 
     async def stop(self):
         self._stopping = True
@@ -203,6 +206,7 @@ class Traffic:
                 "b", at_least=written.token, timeout_seconds=20
             )
             assert found.payments == self.payments, "a reader saw a gap or a double"
+            self._turned.set()
 
 
 async def test_two_versions_of_an_app_side_by_side_and_back_again(database):

@@ -71,15 +71,11 @@ async def fill(app, account, count):
         await app.append(*(Moved(account, 1) for _ in range(min(1000, count - start))))
 
 
-async def kept(database, count=1):
-    """The snapshots: version and state, once there are so many; they are kept beside what decides."""
+async def kept(app, database):
+    """The snapshots, once those under way are kept: version and state."""
+    await asyncio.gather(*app.deciding._snapshots._tasks.values())
     with database.admin() as admin:
-        async with asyncio.timeout(20):
-            while True:
-                rows = admin.execute("SELECT version, state FROM headwater.snapshots ORDER BY version").fetchall()  # fmt: skip
-                if len(rows) >= count:
-                    return rows
-                await asyncio.sleep(0.01)
+        return admin.execute("SELECT version, state FROM headwater.snapshots ORDER BY version").fetchall()  # fmt: skip
 
 
 async def test_a_long_stream_is_read_from_its_snapshot_on(database):
@@ -87,7 +83,7 @@ async def test_a_long_stream_is_read_from_its_snapshot_on(database):
         await app.deploy()
         await fill(app, "a", 2 * SPACING + 3)
         assert (await app.do(Move("a", -1))).versions == (2 * SPACING + 4,)
-        assert await kept(database) == [(2 * SPACING + 3, {"cents": 1003, "moves": 1003})]
+        assert await kept(app, database) == [(2 * SPACING + 3, {"cents": 1003, "moves": 1003})]
         with database.admin() as admin:  # so that reading it all would show
             admin.execute('UPDATE headwater.snapshots SET state = \'{"cents": 7, "moves": 1003}\'')
         await app.do(Move("a", 1))
@@ -96,7 +92,7 @@ async def test_a_long_stream_is_read_from_its_snapshot_on(database):
         # Under a key, in one transaction with the facts, it is used too.
         await app.do(Move("a", 1), idempotency_key="k")
         assert app.seen[-1] == (7, 1005)
-        assert [version for version, _ in await kept(database)] == [2 * SPACING + 3]
+        assert [version for version, _ in await kept(app, database)] == [2 * SPACING + 3]
 
 
 async def test_changed_code_and_an_emptied_table_read_the_stream_again(database):
@@ -104,11 +100,11 @@ async def test_changed_code_and_an_emptied_table_read_the_stream_again(database)
         await app.deploy()
         await fill(app, "a", SPACING)
         await app.do(Move("a", 1))
-        await kept(database)
+        await kept(app, database)
     async with bank(database, factor=2) as app:
         await app.do(Move("a", 1))
         assert app.seen == [(2 * SPACING + 2, SPACING + 1)]
-        assert [state["cents"] for _, state in await kept(database, 2)] == [500, 1002]
+        assert [state["cents"] for _, state in await kept(app, database)] == [500, 1002]
     with database.admin() as admin:
         admin.execute("DELETE FROM headwater.snapshots")
     async with bank(database) as app:
@@ -122,12 +118,12 @@ async def test_a_removed_document_and_short_streams(database18):
         await fill(app, "a", SPACING)
         await app.append(Moved("a", 0))
         await app.do(Move("a", 3))
-        assert await kept(database18) == [(SPACING + 1, None)]
+        assert await kept(app, database18) == [(SPACING + 1, None)]
         await app.do(Move("a", 1))
         assert app.seen == [(0, 0), (3, 1)]
         await fill(app, "b", SPACING - 1)
         await app.do(Move("b", 1))
-        assert len(await kept(database18)) == 1
+        assert len(await kept(app, database18)) == 1
 
 
 async def test_tenants_and_streams_do_not_see_each_others(database18):
@@ -136,7 +132,7 @@ async def test_tenants_and_streams_do_not_see_each_others(database18):
         for tenant in ("main", "other"):
             await app.append(*(Moved("a", 1) for _ in range(SPACING)), tenant=tenant)
         await app.do(Move("a", 1), tenant="main")
-        await kept(database18)
+        await kept(app, database18)
         with database18.admin() as admin:
             admin.execute('UPDATE headwater.snapshots SET state = \'{"cents": 7, "moves": 1}\'')
         await app.do(Move("a", 1), tenant="other")
@@ -152,7 +148,7 @@ async def test_a_broken_snapshot_decides_nothing_and_says_what_to_do(database18)
         await app.deploy()
         await fill(app, "a", SPACING)
         await app.do(Move("a", 1))
-        await kept(database18)
+        await kept(app, database18)
         with database18.admin() as admin:
             admin.execute('UPDATE headwater.snapshots SET state = \'{"cents": "x"}\'')
             with pytest.raises(StateUnreadable, match="Delete it from"):
@@ -167,7 +163,7 @@ async def test_what_nobody_makes_anew_is_forgotten(database18):
         await app.deploy()
         await fill(app, "a", SPACING)
         await app.do(Move("a", 1))
-        await kept(database18)
+        await kept(app, database18)
         with database18.admin() as admin:
             admin.execute("UPDATE headwater.snapshots SET made_at = now() - interval '31 days'")
         async with app.relay():
