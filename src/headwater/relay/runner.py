@@ -93,10 +93,14 @@ class Runner:
                     self.progress.checkpoint = checkpoint
                     self._size = self._size or self.pace.first_batch
                     while True:
+                        if failures == 0 or self.frontier.position <= checkpoint:
+                            # After a failure only once something was applied or nothing waits: a
+                            # store may fail after it has kept the last batch there is.
+                            failures = 0
+                            self.standing.state, self.standing.detail = "running", None
                         checkpoint = await self._next(checkpoint)
                         self.progress.checkpoint = checkpoint
                         failures = 0
-                        self.standing.state, self.standing.detail = "running", None
                 except LeaseLost:
                     raise
                 except ViewStale as error:

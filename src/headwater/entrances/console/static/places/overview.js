@@ -36,7 +36,7 @@ function log() {
   const now = h("span", { class: "figure" }, "–");
   const line = svg("path", { class: "line" });
   const area = svg("path", { class: "area" });
-  const chart = svg("svg", { class: "spark", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img" }, area, line);
+  const chart = svg("svg", { class: "spark", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img", "aria-label": "Events a second: measuring" }, area, line);
   const since = h("span", {}, "1 min ago");
   const top = h("span", {}, "");
   const head = fact("Head", "number");
