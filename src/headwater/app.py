@@ -6,37 +6,20 @@ built.
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from types import TracebackType
-from typing import Any, Self, TypeVar, Unpack, cast, overload
+from typing import Any, TypeVar, Unpack, cast, overload
 
-import psycopg
 from psycopg import sql
 
-from headwater.capture.replication import Replication
 from headwater.commands import Accepted, Command, Rejection
 from headwater.commands.deciding import Deciding, Request
-from headwater.definitions import Definitions
 from headwater.errors import (
     DefinitionError,
-    HeadwaterError,
-    LeaseLost,
-    SettingError,
     TenantMissing,
-    UnknownView,
 )
 from headwater.events import Event
-from headwater.examined import facts_of
-from headwater.jobs import Service, Work
-from headwater.jobs.alerts.alerting import Alerting
-from headwater.jobs.operating import Jobs, register_queue
-from headwater.jobs.outgoing.operating import Outgoing
-from headwater.jobs.outgoing.webhooks import Dispatcher
-from headwater.jobs.scheduler import Scheduler
-from headwater.log import Database, Fact, LogReader, SharedCommits, Token, Writer, Written
+from headwater.log import Fact, LogReader, SharedCommits, Token, Writer, Written
 from headwater.log.database import Connection
 from headwater.log.driver import (
     AsyncSession,
@@ -46,272 +29,23 @@ from headwater.log.driver import (
     writer_on,
 )
 from headwater.log.enqueuing import Enqueue, Enqueued, JobOptions, at_once
-from headwater.log.registry import register
-from headwater.log.tasks import ended
 from headwater.log.writing import AppendOptions, Metadata, Seal, enqueue, group_of
-from headwater.operations.settings import Settings
 from headwater.personal import Forgetting
 from headwater.readers.feeds import FeedView
 from headwater.readers.handles import FoldView, RowsView
 from headwater.readers.reading import DEFAULT_TIMEOUT_SECONDS, Reader
-from headwater.relay import Pace, Relay
-from headwater.running import Running
-from headwater.views import StoredView
-from headwater.views.batches import OutsideRows, OutsideTables
-from headwater.views.documents import OutsideDocuments
-from headwater.views.driving.rebuilding import Rebuild
-from headwater.views.driving.view import DrivenView
-from headwater.views.port import Status
-from headwater.views.store import DocumentsEngine, RowsEngine, Store, TablesEngine
+from headwater.runnable import Runnable
 
 T = TypeVar("T")
-_log = logging.getLogger("headwater")
 
 
-class App(Definitions):
+class App(Runnable):
     """One application's events and views over one log.
 
     ``tenant`` is for applications with a single tenant; others name it at each call. ``settings``
     default to the environment's. With ``rebuild_stale`` a relay that starts rebuilds, beside the live ones, the
     views whose definition has changed.
     """
-
-    def __init__(
-        self,
-        name: str,
-        *,
-        events: Iterable[type[Event]] = (),
-        tenant: str | None = None,
-        settings: Settings | None = None,
-        rebuild_stale: bool = False,
-    ) -> None:
-        super().__init__(name, events)
-        self.rebuild_stale = rebuild_stale
-        self.tenant = tenant
-        self._settings = settings
-        self._running: Running | None = None
-
-    # Running -------------------------------------------------------------------------------------
-
-    @property
-    def settings(self) -> Settings:
-        """The settings in force."""
-        if self._settings is None:
-            self._settings = Settings.from_environment()
-        return self._settings
-
-    async def __aenter__(self) -> Self:
-        """Connects. Starts the embedded Postgres where no database is named."""
-        running = Running(
-            self.name,
-            self.settings,
-            self._stores,
-            self._folds.values(),
-            self._rows.values(),
-            self._feeds.values(),
-            self.decider,
-        )
-        try:
-            await running.open()
-        except BaseException:
-            await running.close()
-            raise
-        self._running = running
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        running, self._running = self._running, None
-        if running is not None:
-            await running.close()
-
-    @property
-    def _open(self) -> Running:
-        if self._running is None:
-            raise SettingError(
-                "The app is not open.", hint="Use `async with app:` around what needs it."
-            )
-        return self._running
-
-    @asynccontextmanager
-    async def lifespan(self, _service: object = None) -> AsyncIterator[None]:
-        """The app open for as long as a web service lives: ``FastAPI(lifespan=app.lifespan)``."""
-        async with self:
-            yield
-
-    async def deploy(self) -> dict[str, Status]:
-        """Registers the event types and creates missing views; returns what each view was before.
-
-        Needs the operator's and the relay's role. Stale views are left as they are.
-        """
-        running = self._open
-        operator = running.database("headwater_operator")
-        await operator.open()
-        await register(operator, self.events)
-        async with operator.transaction() as connection:
-            for queue in self.queues.values():
-                await register_queue(connection, queue)
-        await self.scheduler.deploy(operator)
-        await self.alerting.deploy(operator)
-        await running.database("headwater_relay").open()
-        await self._hold_to_the_ledger()
-        return {name: await view.deploy() for name, view in running.stored.items()}
-
-    @asynccontextmanager
-    async def relay(self, *views: str) -> AsyncIterator[Relay]:
-        """Drives the views, or those named, until the end of the block."""
-        running = self._open
-        await running.database("headwater_relay").open()
-        await self._hold_to_the_ledger()
-        # Of its own: a view that an operator rebuilds meanwhile learns another generation.
-        driven = running.views()
-        targets = [driven[self.stored(name).name] for name in views or running.stored]
-        relay = Relay(running.database("headwater_relay"), targets)
-        sampler = running.sampler([target.name for target in targets])
-        await relay.start()
-        await sampler.start()
-        names = [target.name for target in targets] if self.rebuild_stale else []
-        rebuilding = asyncio.create_task(self._rebuild_stale(names), name="rebuilding")
-        try:
-            async with self.replicating():
-                yield relay
-        finally:
-            await ended([rebuilding])
-            await sampler.stop()
-            await relay.stop()
-
-    async def _rebuild_stale(self, names: Sequence[str]) -> None:
-        """Rebuilds the views that are stale now. Only at the start: two versions would undo each other's work."""
-        for name in names:
-            try:
-                if await self.stored(name).status() != "stale":
-                    continue
-                if (rebuild := self.rebuilding(name, say=_log.info)) is None:
-                    _log.warning(
-                        "%s is stale, and cannot be rebuilt beside itself: run headwater rebuild",
-                        name,
-                    )
-                    continue
-                verified = await rebuild.run()
-                _log.warning("%s was stale and is rebuilt: %s", name, verified and verified.summary)
-            except LeaseLost:
-                _log.info("%s is being rebuilt by another process", name)
-            except (HeadwaterError, psycopg.Error) as error:
-                _log.warning("%s is stale, and its rebuild failed: %s", name, error)
-
-    @asynccontextmanager
-    async def working(self, *queues: str, lease_seconds: float = 15.0) -> AsyncIterator[Work]:
-        """Runs the jobs of the queues, or of those named, and schedules, until the end of the block.
-
-        Then it takes no more, waits up to 30 seconds for those under way, and gives back the rest.
-        """
-        for name in queues:
-            self._queue(name)
-        running = self._open
-        await running.database("headwater_relay").open()
-        work = Work(
-            running.database("headwater_app"),
-            running.database("headwater_relay"),
-            [self.queues[name] for name in queues or self.queues],
-            self.jobs,
-            self._beside_jobs(),
-            lease_seconds=lease_seconds,
-        )
-        await work.start()
-        try:
-            yield work
-        finally:
-            await work.stop()
-
-    @property
-    def jobs_now(self) -> Jobs:
-        """Queues, jobs and dead letters, as an operator sees and changes them."""
-        return Jobs(self._open.database("headwater_operator"))
-
-    def _beside_jobs(self) -> list[Service]:
-        """What makes jobs, beside the queues."""
-        services: list[Service] = [self.scheduler] if self.schedules else []
-        if self.alerts:
-            services.append(self.alerting)
-        if self.outgoing is not None:
-            services.append(Dispatcher(self._open.database("headwater_relay"), self.outgoing))
-        return services
-
-    @property
-    def alerting(self) -> Alerting:
-        """What looks at the alerts."""
-        relay = self._open.database("headwater_relay")
-        return Alerting(relay, self.alerts, lambda: facts_of(self), self.told)
-
-    @property
-    def outgoing_now(self) -> Outgoing:
-        """Endpoints and alerts, as an operator sees and changes them."""
-        return Outgoing(self._open.database("headwater_operator"))
-
-    @property
-    def scheduler(self) -> Scheduler:
-        """What enqueues the runs of schedules."""
-        relay = self._open.database("headwater_relay")
-        return Scheduler(relay, list(self.schedules.values()), self.tenant)
-
-    @asynccontextmanager
-    async def replicating(self) -> AsyncIterator[Replication]:
-        """Reads the slot of tables captured by replication, where there are any, until the end of the block."""
-        replication = self._open.replication()
-        await replication.start()
-        try:
-            yield replication
-        finally:
-            await replication.stop()
-
-    @property
-    def replication_url(self) -> str:
-        """The URL for the login that reads the slot of tables captured by replication."""
-        return self._open.replication_url
-
-    def rebuilding(
-        self, view: str, *, share: float = 0.5, say: Callable[[str], None] = lambda _: None
-    ) -> Rebuild | None:
-        """A rebuild of a view beside the one that is read; None where it can only start over in place.
-
-        ``share`` is the part of the time that batches may take; the settings' backfill window, rate and lag hold.
-        ``say`` hears when it pauses. Needs the relay's role. Raises UnknownView.
-        """
-        self.stored(view)
-        live, candidate = (self._open.views()[view] for _ in range(2))
-        if not isinstance(live, DrivenView) or not isinstance(candidate, DrivenView):
-            return None
-        if not live.beside:
-            return None
-        relay = self._open.database("headwater_relay")
-        gate = self.settings.allowance(relay, say)
-        return Rebuild(relay, live, candidate, Pace(share=share, gate=gate))
-
-    def stored(self, view: str) -> StoredView:
-        """A view in its store, for operations. Raises UnknownView."""
-        if (found := self._open.stored.get(view)) is None:
-            raise UnknownView(
-                f"The app {self.name!r} has no view {view!r}.",
-                hint=f"It has {', '.join(self.views) or 'none'}.",
-            )
-        return found
-
-    def documents(self, store: Store) -> OutsideDocuments:
-        """Folds' documents in a store other than Postgres."""
-        engine = cast("DocumentsEngine", self._open.engines[store.name])
-        return engine.documents
-
-    def rows(self, store: Store) -> OutsideRows:
-        """Feeds' rows in a store."""
-        return cast("RowsEngine", self._open.engines[store.name]).rows
-
-    def tables(self, store: Store) -> OutsideTables:
-        """SQL views in a store other than Postgres."""
-        return cast("TablesEngine", self._open.engines[store.name]).tables
 
     @property
     def reader(self) -> Reader:
@@ -327,10 +61,6 @@ class App(Definitions):
     def commits(self) -> SharedCommits:
         """Appends groups that are made already, in commits that callers share."""
         return self._open.commits
-
-    def database(self, role: str = "headwater_app") -> Database:
-        """A pool of connections in one role."""
-        return self._open.database(role)
 
     # Writing -------------------------------------------------------------------------------------
 
@@ -400,13 +130,6 @@ class App(Definitions):
         operator = self.database("headwater_operator")
         await operator.open()
         return self._open.personal.forgetting(operator, self.append, self._told)
-
-    async def _hold_to_the_ledger(self) -> None:
-        """A database that was restored forgets again whom it had forgotten."""
-        if self.settings.forgotten_ledger:
-            operator = self.database("headwater_operator")
-            await operator.open()
-            await self._open.personal.hold_to_ledger(operator)
 
     async def _told(self, stream: str, tenant: str) -> list[Event]:
         return [each.event for each in await self.log.stream(stream, tenant=tenant)]
