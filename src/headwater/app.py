@@ -35,6 +35,7 @@ from headwater.readers.feeds import FeedView
 from headwater.readers.handles import FoldView, RowsView
 from headwater.readers.reading import DEFAULT_TIMEOUT_SECONDS, Reader
 from headwater.runnable import Runnable
+from headwater.sagas.starting import start_saga
 
 T = TypeVar("T")
 
@@ -158,12 +159,17 @@ class App(Runnable):
     ) -> Accepted | Rejection:
         """Decides on a command and appends what was decided; again where what it looked at has changed.
 
+        A command that a saga starts with starts it; where the instance is there, it is answered as a duplicate.
         Under an idempotency key the same command is done once, and answered with where its events are.
         Raises CommandDefinitionError, VersionConflict or DecisionOutdated after 20 conflicts,
         IdempotencyKeyReused, StateUnreadable, and what ``append`` raises.
         """
+        whose = self.tenant_of(tenant)
+        if (saga := self.saga_of.get(type(command))) is not None:
+            database = self._open.database("headwater_app")
+            return await start_saga(database, saga, command, whose, metadata, idempotency_key)
         decider = self.decider(type(command))
-        request = Request(command, self.tenant_of(tenant), metadata, idempotency_key)
+        request = Request(command, whose, metadata, idempotency_key)
         return await self.deciding.do(decider, request)
 
     async def query(

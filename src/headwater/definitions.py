@@ -18,12 +18,13 @@ from headwater.errors import (
     ViewDefinitionError,
 )
 from headwater.events import Event, EventType, EventTypes
-from headwater.jobs.outgoing.definitions import OutgoingDefinitions
 from headwater.personal import SubjectWasForgotten
 from headwater.readers.feeds import FeedView
 from headwater.readers.feeds import Installation as FeedsInstallation
 from headwater.readers.handles import D, FoldView, Installation, R, RowsView
 from headwater.relay import OnFailure
+from headwater.sagas.declaring import SagaDefinitions
+from headwater.sagas.view import NAME as SAGAS
 from headwater.views import Fold, SqlView
 from headwater.views.derivation import Derivation, check_loops
 from headwater.views.feed import Feed
@@ -31,7 +32,7 @@ from headwater.views.indexes import Index
 from headwater.views.store import Store, Transform, name_of
 
 
-class Definitions(OutgoingDefinitions, Installation, FeedsInstallation):
+class Definitions(SagaDefinitions, Installation, FeedsInstallation):
     """The declarations of one app, over the types of events that it knows."""
 
     def __init__(self, name: str, events: Iterable[type[Event]]) -> None:
@@ -230,8 +231,11 @@ class Definitions(OutgoingDefinitions, Installation, FeedsInstallation):
         return name_of(store)
 
     def _unused(self, name: str) -> None:
-        if name in self.views:
-            raise DefinitionError(f"There are two views {name!r}.", hint="Rename one.")
+        if name in self.views or name == SAGAS:
+            raise DefinitionError(
+                f"There are two views {name!r}.",
+                hint=f"Rename one; {SAGAS!r} is the one that starts and wakes sagas.",
+            )
 
     @property
     def views(self) -> list[str]:
