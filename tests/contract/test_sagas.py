@@ -7,11 +7,11 @@ import re
 from contextlib import asynccontextmanager
 
 import pytest
-import saga_shop
 from jobs_shop import until
 from saga_shop import Paid, Placed, Refit, Released, Reserved, Shipped, calls, gates, jammed, make
 
 from headwater.errors import SagaRefused, UnknownSaga
+from headwater.sagas.events import SagaStepDone
 
 pytestmark = pytest.mark.postgres
 
@@ -55,8 +55,22 @@ async def recorded(app, name):
     return [record.type.removeprefix("saga.") for record in history.records]
 
 
+async def answers(app, name):
+    """The positions of the events that its waits were given."""
+    events = [e.event for e in await app.log.stream(f"saga/{name}", tenant="main")]
+    return [e.position for e in events if isinstance(e, SagaStepDone) and e.kind == "wait"]
+
+
+async def waits(app, count):
+    """Whether the view holds so many waits, and they are those that the streams tell of."""
+    verified = await app.stored("sagas").verify()
+    return verified.equal and verified.rows == count
+
+
 async def of(app, stream, *kinds):
-    return [e.event for e in await app.log.stream(stream, tenant="main") if isinstance(e.event, kinds)]
+    return [
+        e.event for e in await app.log.stream(stream, tenant="main") if isinstance(e.event, kinds)
+    ]
 
 
 async def test_steps_waits_and_calls(database):
@@ -64,7 +78,7 @@ async def test_steps_waits_and_calls(database):
     async with running(database) as app:
         waiting = await placed(app, "1", "rcws", "waiting")
         assert waiting.detail == "step 3: wait payment.received"
-        assert (await app.stored("sagas").verify()).rows == 1
+        await until(lambda: waits(app, 1))
         await app.append(Paid("p0", "2"), Paid("p1", "1"))
         await state_of(app, "fulfil/1", "done")
         assert await recorded(app, "fulfil/1") == ["started", "step_done", "step_done", "waiting", "step_done", "step_done", "finished"]  # fmt: skip
@@ -72,15 +86,12 @@ async def test_steps_waits_and_calls(database):
         assert calls == ["charge 1 main/fulfil/1/2"]
         started = (await app.log.stream("saga/fulfil/1", tenant="main"))[0]
         assert started.metadata["cause"] == {"position": started.event.position}
-        (shipped,) = [e for e in await app.log.stream("order/1", tenant="main") if e.type == "order.shipped"]
+        (shipped,) = [
+            e for e in await app.log.stream("order/1", tenant="main") if e.type == "order.shipped"
+        ]
         assert shipped.metadata["cause"] == {"saga": "saga/fulfil/1", "step": 4}
         assert shipped.metadata["correlation"] == started.metadata["correlation"]
-
-        async def forgotten():
-            verified = await app.stored("sagas").verify()
-            return verified.equal and verified.rows == 0
-
-        await until(forgotten)
+        await until(lambda: waits(app, 0))
 
 
 async def test_an_instance_is_started_once(database18):
@@ -99,28 +110,24 @@ async def test_an_instance_is_started_once(database18):
 
 
 async def test_a_wait_meets_events_from_before_and_after(database18):
-    """The first wait for a type looks back in the log; each event is given to an instance once."""
+    """The first wait for a type looks back in the log, to the start; each event is given to an instance once."""
     async with make(database18.url) as app:
         await app.deploy()
         await app.append(Paid("p0", "1"))  # before it started: no answer
+        await app.append(Placed("1", "zwws"))
+        await app.append(Paid("p1", "1"))
         async with app.relay():
-            await app.append(Placed("1", "zwws"))
-            await app.append(Paid("p1", "1"))
-            await until(lambda: app.sagas_now.instances(), seconds=20)
-        async with app.relay(), app.working():  # the payment was read long before anything waited
-            await state_of(app, "fulfil/1", "waiting")
-
-            async def second():
-                return (await recorded(app, "fulfil/1"))[-1] == "waiting" and len(await recorded(app, "fulfil/1")) == 6  # fmt: skip
-
-            await until(second)
-            await app.append(Paid("p2", "1"))
+            await until(app.sagas_now.instances)
+        async with app.relay(), app.working():  # the payment was read before anything waited
+            await until(lambda: waits(app, 1))
+            first = await answers(app, "fulfil/1")
+            written = await app.append(Paid("p2", "1"))
             await state_of(app, "fulfil/1", "done")
-        answers = [r for r in (await app.sagas_now.show("fulfil/1")).records if b'"wait"' in bytes(r.data) and r.type == "saga.step_done"]
-        found = [int(re.search(rb'"position": (\d+)', bytes(r.data))[1]) for r in answers]
-        log = [e for e in await app.log.read(tenant="main") if e.type == "payment.received"] if False else None
-        assert log is None
-        assert len(set(found)) == 2
+            assert await answers(app, "fulfil/1") == [*first, written.position]
+        assert [
+            type(e.event) for e in await app.log.read(first[0] - 1, tenant="main", max_rows=1)
+        ] == [Paid]
+        assert first[0] < written.position
 
 
 async def test_a_wait_races_its_event(database18):
@@ -166,7 +173,11 @@ async def test_compensation_in_reverse(database18):
         state = await placed(app, "1", "rprcx", "compensated")
         assert "There is none left" in state.detail
         records = (await app.sagas_now.show("fulfil/1")).records
-        undone = [int(re.search(rb'"step": (\d+)', bytes(r.data))[1]) for r in records if r.type == "saga.undone"]
+        undone = [
+            int(re.search(rb'"step": (\d+)', bytes(r.data))[1])
+            for r in records
+            if r.type == "saga.undone"
+        ]
         assert undone == [5, 4, 3, 2, 1]
         assert calls == ["charge 1 main/fulfil/1/5", "refund receipt 1 main/fulfil/1/5/undo"]
         assert len(await of(app, "stock/book", Released)) == 2
@@ -272,21 +283,46 @@ async def test_versions_side_by_side(database18):
         await state_of(app, "fulfil/1", "done")
         await state_of(app, "fulfil/2", "done")
         assert [c.split()[1] for c in calls] == ["second"]
-        assert {s.id: s.version for s in await app.sagas_now.instances(ended=True)} == {"1": 1, "2": 1, "3": 2}
+        assert {s.id: s.version for s in await app.sagas_now.instances(ended=True)} == {
+            "1": 1,
+            "2": 1,
+            "3": 2,
+        }
 
 
 async def test_the_view_parks_what_cannot_start(database18):
-    """A key that names no stream is parked, and nothing else waits for it. A rebuild starts nothing again."""
-    async with running(database18) as app:
-        await app.append(Placed("a b", "s")) if False else None
+    """An id that names no stream is parked, and nobody else waits for it. A rebuild starts nothing again."""
+    async with running(database18, variant="thanks") as app:
+        await app.append(Paid("p0", "a b"), Paid("p00", "2"))
+        await state_of(app, "thank/2", "done")
         await placed(app, "1", "ws", "waiting")
-        await app.stored("sagas").rebuild()
-
-        async def rebuilt():
-            verified = await app.stored("sagas").verify()
-            return verified.equal and verified.rows == 1 and verified.position > 2
-
-        await until(rebuilt)
+        view = app.stored("sagas")
+        assert (await view.verify()).parked_keys == 1
+        await view.rebuild()
+        await until(lambda: waits(app, 1))
         await app.append(Paid("p1", "1"))
         await state_of(app, "fulfil/1", "done")
         assert (await recorded(app, "fulfil/1")).count("started") == 1
+
+
+async def test_tenants_are_apart(database18):
+    """The same key of two tenants is two instances; one's event does not wake the other."""
+    async with running(database18, tenant=None) as app:
+        for tenant in ("one", "two"):
+            await app.append(Placed("1", "ws"), tenant=tenant)
+        await until(lambda: waits(app, 2))
+        await app.append(Paid("p1", "1"), tenant="one")
+
+        async def states():
+            found = await app.sagas_now.instances(ended=True)
+            return {one.tenant: one.state for one in found} == {"one": "done", "two": "waiting"}
+
+        await until(states)
+        with pytest.raises(SagaRefused, match="Several tenants"):
+            await app.sagas_now.show("fulfil/1")
+        assert await app.sagas_now.pause("fulfil/1", tenant="two") == "paused"
+        async with app.database().transaction("one") as connection:
+            seen = await (
+                await connection.execute("SELECT DISTINCT tenant FROM headwater.sagas")
+            ).fetchall()
+        assert seen == [("one",)]

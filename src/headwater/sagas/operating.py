@@ -14,6 +14,7 @@ from headwater.log.failures import translated
 from headwater.sagas.definition import SagaDefinition
 from headwater.sagas.statements import SQL
 
+State = Literal["running", "waiting", "compensating", "handed over", "paused", "stopped", "done", "compensated", "abandoned"]  # fmt: skip
 Verb = Literal["paused", "resumed", "retried", "resolved", "abandoned"]
 
 
@@ -152,4 +153,4 @@ class Sagas:
             return await (await connection.execute(SQL[statement], parameters)).fetchall()
 
 
-__all__ = ["SagaHistory", "SagaRecord", "SagaState", "Sagas", "register_saga"]
+__all__ = ["SagaHistory", "SagaRecord", "SagaState", "Sagas", "State", "register_saga"]

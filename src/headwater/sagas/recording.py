@@ -55,6 +55,8 @@ class Record:
     others: dict[int, Other] = field(default_factory=dict)
     first: tuple[datetime, int] | None = None
     """When it was started, and the position of that record."""
+    correlation: str | None = None
+    """What the instance belongs to, as its start says."""
     _offset: tuple[datetime, float] | None = None
 
     def now(self) -> datetime:
@@ -72,13 +74,17 @@ class Record:
         self.standing = rows[0][0]
         self._offset = rows[0][1], time.monotonic()
         events: list[Event] = []
-        for _, _, version, type_, data, recorded_at, position, *other in rows:
+        for _, _, version, type_, data, metadata, recorded_at, position, *other in rows:
             if version is None:
                 continue
             event = TYPES.named(type_).decode(data)
             if other[0] is not None:
                 self.others[event.position] = Other(*other)  # type: ignore[attr-defined]
-            self.first = self.first or (recorded_at, position)
+            if self.first is None:
+                self.first = recorded_at, position
+                self.correlation = msgspec.json.decode(metadata).get(
+                    "correlation", self.correlation
+                )
             self.version = version
             events.append(event)
         return events

@@ -77,8 +77,9 @@ async def run_saga(app: SagaApp, job: RunningJob, saga: str, instance: str, *, t
         reason = f"It is version {started.version} of {saga!r}; the app {app.name!r} has {known}."
         await record.write(detail=reason)
         raise UnknownSaga(reason, hint=f"Keep the old function by @{saga}.before({started.version}), and deploy; it goes on by itself.")  # fmt: skip
+    around = {} if record.correlation is None else {"correlation": record.correlation}
     try:
-        with carrying(cause={"saga": f"saga/{saga}/{instance}"}):
+        with carrying(cause={"saga": f"saga/{saga}/{instance}"}, **around):
             run = Run(app, definition, record)
             return await run.go(started, history[1:])
     except LeaseLost:
@@ -163,7 +164,10 @@ class Run:
             for call in fresh:
                 if call.kind == "call" and not call.waiting:
                     self._call(call)
-            if not over and (command := next((c for c in fresh if c.kind == "do"), None)) is not None:
+            if (
+                not over
+                and (command := next((c for c in fresh if c.kind == "do"), None)) is not None
+            ):
                 await self.kept(lambda: do_command(self, command))
                 return None
         if over:

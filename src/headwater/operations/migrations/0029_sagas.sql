@@ -129,7 +129,7 @@ $$;
 -- Takes an instance for a job: its standing, the moment, and what its stream holds after a version. Yours: the job
 -- may run it. Busy: another does, and will look again. A timer that is not due, or of what has gone on, finds nothing.
 CREATE FUNCTION headwater.begin_saga(of_tenant text, of_saga text, instance text, of_job bigint, of_fence bigint, timer boolean, after_version int)
-RETURNS TABLE (standing text, moment timestamptz, version int, type text, data text, recorded_at timestamptz, "position" bigint,
+RETURNS TABLE (standing text, moment timestamptz, version int, type text, data text, metadata text, recorded_at timestamptz, "position" bigint,
                other_type text, other_version int, other_data text)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
@@ -160,7 +160,7 @@ BEGIN
     RETURN;
   END IF;
   RETURN QUERY
-  SELECT begin_saga.standing, begin_saga.moment, e.version, e.type, e.data::text, e.recorded_at, e.position, o.type, o.schema_version, o.data::text
+  SELECT begin_saga.standing, begin_saga.moment, e.version, e.type, e.data::text, e.metadata::text, e.recorded_at, e.position, o.type, o.schema_version, o.data::text
   FROM (SELECT 1) AS one LEFT JOIN headwater.events AS e ON e.tenant = of_tenant AND e.stream = 'saga/' || of_saga || '/' || instance
     AND e.version > after_version AND e.position >= s.start_position
   LEFT JOIN headwater.events AS o ON o.position = (e.data->>'position')::bigint

@@ -18,7 +18,7 @@ BEGIN
     DELETE FROM headwater.saga_waits AS w USING headwater.events AS e
     WHERE e.position > apply_sagas.after AND e.position <= upto AND e.type IN ('saga.step_done', 'saga.finished', 'saga.abandoned')
       AND w.tenant = e.tenant AND w.saga = e.data->>'saga' AND w.id = e.data->>'instance'
-      AND CASE e.type WHEN 'saga.step_done' THEN w.step = (e.data->>'step')::int WHEN 'saga.abandoned' THEN NOT (e.data->>'undo')::boolean ELSE true END;
+      AND CASE e.type WHEN 'saga.step_done' THEN w.step = (e.data->>'step')::int WHEN 'saga.abandoned' THEN e.data->'undo' <> 'true' ELSE true END;
   END IF;
   IF EXISTS (SELECT FROM headwater.saga_wait_types AS t WHERE t.type = ANY (found_types)) THEN
     INSERT INTO headwater.saga_inbox (type, field, tenant, key, position)
@@ -152,7 +152,7 @@ CREATE FUNCTION headwater.differing_waits(upto bigint) RETURNS TABLE (tenant tex
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
   WITH told AS MATERIALIZED (
     SELECT e.tenant, e.data->>'saga' AS saga, e.data->>'instance' AS id, e.type, (e.data->>'step')::int AS step, e.position,
-           e.data->>'type' IS NOT NULL AS waits, coalesce((e.data->>'undo')::boolean, false) AS undo
+           e.data->>'type' IS NOT NULL AS waits, e.data->'undo' = 'true' AS undo
     FROM headwater.events AS e WHERE e.position <= upto AND e.type IN ('saga.waiting', 'saga.step_done', 'saga.finished', 'saga.abandoned')
   ), open AS (
     SELECT t.* FROM told AS t WHERE t.type = 'saga.waiting' AND t.waits AND NOT EXISTS (

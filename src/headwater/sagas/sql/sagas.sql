@@ -5,7 +5,7 @@ SELECT headwater.register_saga(%(saga)s, %(queue)s, %(types)s::text[], %(field)s
 SELECT s.position, s.token FROM headwater.start_saga(%(saga)s, %(instance)s, %(command)s::jsonb, %(metadata)s::jsonb) AS s
 
 -- name: begin
-SELECT b.standing, b.moment, b.version, b.type, b.data, b.recorded_at, b.position, b.other_type, b.other_version, b.other_data
+SELECT b.standing, b.moment, b.version, b.type, b.data, b.metadata, b.recorded_at, b.position, b.other_type, b.other_version, b.other_data
 FROM headwater.begin_saga(%(tenant)s, %(saga)s, %(instance)s, %(job)s, %(fence)s, %(timer)s, %(after)s) AS b
 
 -- name: record
