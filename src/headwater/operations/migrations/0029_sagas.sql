@@ -143,7 +143,7 @@ BEGIN
     WHEN NOT FOUND THEN 'unknown'
     WHEN s.ended_at IS NOT NULL THEN s.state
     WHEN s.job = of_job AND s.fence > of_fence THEN 'lost'
-    WHEN s.job <> of_job AND headwater.is_unfinished(s.job) THEN 'busy'
+    WHEN s.job IS NOT NULL AND s.job <> of_job AND headwater.is_unfinished(s.job) THEN 'busy'
     WHEN s.state IN ('paused', 'stopped', 'handed over') THEN s.state
     WHEN timer AND s.job IS NULL AND NOT s.woken AND (s.due_at IS NULL OR s.due_at > clock_timestamp()) THEN 'nothing'
     ELSE 'yours' END;
