@@ -43,7 +43,7 @@ async def dbos(url: str, count: int, each_second: float) -> None:
 
     @DBOS.workflow()
     async def three(number: int) -> int:
-        return await step(number) + await step(number + 1) + await step(number + 2)
+        return int(await step(number) + await step(number + 1) + await step(number + 2))
 
     DBOS.launch()
     go, _ = lines()
