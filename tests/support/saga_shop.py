@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from contextlib import AsyncExitStack
 from decimal import Decimal
 
 from msgspec import Struct
@@ -233,9 +234,13 @@ async def _work(url: str, point: str, at_call: int) -> None:
     """Works in a process of its own, until it is killed at a point."""
     from headwater.testing.faults import die_in_saga
 
-    if point != "never":
+    if point != "relays not":
         die_in_saga(point, at_call=at_call)
-    async with make(url) as app, app.relay(), app.working(lease_seconds=0.5):
+    async with AsyncExitStack() as stack:
+        app = await stack.enter_async_context(make(url))
+        await stack.enter_async_context(app.working(lease_seconds=0.5))
+        if point != "relays not":
+            await stack.enter_async_context(app.relay())
         print("working", flush=True)
         await asyncio.Event().wait()
 

@@ -134,6 +134,17 @@ class Sagas:
         """Gives an instance up: as it is, or with ``undo`` once what it did is undone."""
         return await self._steer(name, "abandoned", tenant, note, undo=undo)
 
+    async def retire(self, saga: str) -> None:
+        """Has a saga that no app declares any more start no instances. Raises UnknownSaga.
+
+        Whoever deploys an app that declares it has it start again, with the events from then on.
+        """
+        ((known,),) = await self._rows("sagas.retire", {"saga": saga})
+        if not known:
+            raise UnknownSaga(
+                f"No saga {saga!r} starts.", hint="It is retired, or has another name."
+            )
+
     async def _steer(
         self, name: str, verb: Verb, tenant: str | None, note: str | None, *, undo: bool = False
     ) -> str:

@@ -268,7 +268,7 @@ class Run:
         now = self.record.now()
         if due is not None and due <= now:
             # The view has not come to the wait yet, so it cannot be told whether the event came in time.
-            due = now + timedelta(seconds=_LOOK_SECONDS)
+            due = now + max(timedelta(seconds=_LOOK_SECONDS), (now - due) / 4)
         told = self._standing()
         free = await self.kept(
             lambda: self.record.write(*fresh, state="waiting", detail=told, due=due, release=True)

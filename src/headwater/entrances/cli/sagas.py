@@ -118,3 +118,11 @@ async def sagas_abandon(
     """Give an instance up, as it is."""
     state = await app.sagas_now.abandon(name, undo=undo, tenant=tenant, note=note)
     output.say(f"{name}: {state}")
+
+
+@command(below=sagas)
+@click.argument("saga")
+async def sagas_retire(app: App, saga: str) -> None:
+    """Have SAGA, which no app declares any more, start no instances. Those that have begun go on."""
+    await app.sagas_now.retire(saga)
+    output.say(f"{saga}: starts no more")

@@ -94,6 +94,15 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SET queue = excluded.queue, types = excluded.types, field = excluded.field, version = excluded.version
 $$;
 
+-- Has a saga that no app declares any more start no instances; those that have begun go on. Whether there was one.
+CREATE FUNCTION headwater.retire_saga(saga text) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  DELETE FROM headwater.saga_definitions AS d WHERE d.saga = retire_saga.saga;
+  RETURN FOUND;
+END
+$$;
+
 -- A job that runs an instance, from a time on where one is given.
 CREATE FUNCTION headwater.enqueue_saga(s headwater.sagas, due timestamptz DEFAULT NULL, metadata jsonb DEFAULT '{}') RETURNS bigint
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
@@ -281,9 +290,9 @@ BEGIN
 END
 $$;
 
-REVOKE EXECUTE ON FUNCTION headwater.register_saga, headwater.enqueue_saga, headwater.start_saga, headwater.begin_saga, headwater.record_saga,
+REVOKE EXECUTE ON FUNCTION headwater.register_saga, headwater.retire_saga, headwater.enqueue_saga, headwater.start_saga, headwater.begin_saga, headwater.record_saga,
   headwater.append_saga, headwater.answers_to_saga, headwater.steer_saga FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION headwater.register_saga, headwater.steer_saga TO headwater_operator;
+GRANT EXECUTE ON FUNCTION headwater.register_saga, headwater.retire_saga, headwater.steer_saga TO headwater_operator;
 GRANT EXECUTE ON FUNCTION headwater.start_saga TO headwater_app;
 GRANT EXECUTE ON FUNCTION headwater.begin_saga, headwater.record_saga, headwater.answers_to_saga TO headwater_relay;
 RESET ROLE;

@@ -1,6 +1,9 @@
 -- name: register
 SELECT headwater.register_saga(%(saga)s, %(queue)s, %(types)s::text[], %(field)s, %(version)s)
 
+-- name: retire
+SELECT headwater.retire_saga(%(saga)s)
+
 -- name: start
 SELECT s.position, s.token FROM headwater.start_saga(%(saga)s, %(instance)s, %(command)s::jsonb, %(metadata)s::jsonb) AS s
 
