@@ -80,7 +80,7 @@ def _become(request):
         main()
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - it is told as a process tells it
         traceback.print_exc()
     sys.stdout.flush()
     sys.stderr.flush()
