@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from decimal import Decimal
+from functools import partial
 from statistics import median
-from typing import Any
 
 import psycopg
 
@@ -16,8 +17,6 @@ from bench.shop import Place, Placed
 from headwater import Accepted, App
 
 CLIENTS = 16
-STREAMS = 100_000
-
 
 LONG = 10_000
 
@@ -63,27 +62,30 @@ async def commands(ground: Ground, rounds: int) -> list[Figure]:
     """Commands on short streams by 16 clients, beside appends of the same events.
 
     Once each stream takes four commands one after another, as an order does that is placed, paid, packed and
-    sent; once each command is on a stream that the process has not decided on before.
+    sent; once each command is on a stream that the process knows nothing of.
     """
     figures = []
-    for each, told in ((4, "four on each"), (1, "each on one not decided on before")):
+    for each, told in ((4, "four on each"), (1, "one on each, new to the process")):
         async with ground.app() as (app, _):
-            base = time.time_ns()
 
-            def order(number: int, turn: int, base: int = base, each: int = each) -> str:
-                return f"o{(base + number + CLIENTS * (turn // each)) % STREAMS}"
+            async def decided(number: int, order: str, app: App = app) -> None:
+                await app.do(Place(order, Decimal(number)))
 
-            async def decided(number: int, turn: int, app: App = app, order: Any = order) -> None:
-                await app.do(Place(order(number, turn), Decimal(turn)))
+            async def appended(number: int, order: str, app: App = app) -> None:
+                await app.append(Placed(order, "c0", Decimal(number), 0))
 
-            async def appended(number: int, turn: int, app: App = app, order: Any = order) -> None:
-                await app.append(Placed(order(number, turn), "c0", Decimal(turn), 0))
-
-            await rate(appended, CLIENTS)  # the first streams
             done, limit = await alternating(
-                rounds, lambda: rate(decided, CLIENTS), lambda: rate(appended, CLIENTS)
+                rounds, partial(_on_streams, decided, each), partial(_on_streams, appended, each)
             )
         figures.append(
             Figure(f"commands on short streams, {told}, {CLIENTS} clients, beside append", done, "commands/s", limit, "0.5", done >= 0.5 * limit),
         )  # fmt: skip
     return figures
+
+
+async def _on_streams(work: Callable[[int, str], Awaitable[None]], each: int) -> float:
+    """Calls a second, so many on each of streams that nobody used before."""
+    base = time.time_ns()
+    return await rate(
+        lambda number, turn: work(turn, f"o{base + number + CLIENTS * (turn // each)}"), CLIENTS
+    )
