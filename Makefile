@@ -11,8 +11,12 @@ WORKERS ?= 3
 demo: $(VENV)/demo.stamp
 	$(BIN)/python -m examples.airport
 
-test: lint
-	$(BIN)/pytest -q --numprocesses=$(WORKERS) --dist=loadgroup
+# Lint and types are checked while the tests run, and are told after them.
+test: $(VENV)/dev.stamp
+	@mkdir -p build
+	@$(MAKE) --no-print-directory lint >build/lint.log 2>&1 & lint=$$!; \
+	$(BIN)/pytest -q --numprocesses=$(WORKERS) --dist=loadgroup; tested=$$?; \
+	wait $$lint; linted=$$?; cat build/lint.log; test $$tested -eq 0 -a $$linted -eq 0
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

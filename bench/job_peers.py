@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 
 def installed() -> list[str]:
     """The peers that are installed: the extra ``bench`` brings them."""
     found = []
-    for name in ("pgqueuer", "procrastinate"):
+    for name in PEERS:
         try:
             __import__(name)
         except ImportError:
@@ -86,4 +87,56 @@ class ProcrastinatePeer:
         await self.opened.__aexit__(None, None, None)
 
 
-PEERS: dict[str, Any] = {"pgqueuer": PgQueuerPeer, "procrastinate": ProcrastinatePeer}
+def dbos_config(url: str) -> Any:
+    """DBOS on a database, saying nothing and told to nobody."""
+    version = "1"  # of the application: what is enqueued is only taken by the same
+    return {"name": "bench", "system_database_url": url, "run_admin_server": False, "log_level": "ERROR", "application_version": version}  # fmt: skip
+
+
+class DbosPeer:
+    """DBOS: a workflow without steps, in a queue."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    async def open(self) -> None:
+        import sqlalchemy
+        from dbos import DBOSClient, run_dbos_database_migrations
+
+        await asyncio.to_thread(run_dbos_database_migrations, self.url)
+        self.engine = sqlalchemy.create_engine(
+            self.url.replace("postgresql://", "postgresql+psycopg://", 1)
+        )
+        self.client = DBOSClient(system_database_url=self.url)
+
+    async def enqueue(self, at_ns: int, count: int) -> None:
+        options: Any = {"workflow_name": "empty", "queue_name": "plain", "app_version": "1"}
+
+        def some() -> None:
+            with self.engine.begin() as connection:
+                for _ in range(count):
+                    self.client.enqueue_in_transaction(connection, options, at_ns)
+
+        await asyncio.to_thread(some)
+
+    async def busy(self) -> bool:
+        from sqlalchemy import text
+
+        with self.engine.begin() as connection:
+            found = connection.execute(
+                text(
+                    "SELECT EXISTS (SELECT FROM dbos.workflow_status WHERE status IN ('ENQUEUED', 'PENDING'))"
+                )
+            )
+            return bool(found.scalar())
+
+    async def close(self) -> None:
+        self.client.destroy()
+        self.engine.dispose()
+
+
+PEERS: dict[str, Any] = {
+    "pgqueuer": PgQueuerPeer,
+    "procrastinate": ProcrastinatePeer,
+    "dbos": DbosPeer,
+}

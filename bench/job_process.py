@@ -80,8 +80,32 @@ async def procrastinate(url: str, workers: int) -> None:
         await asyncio.wait({running}, timeout=5)
 
 
+async def dbos(url: str, workers: int) -> None:
+    """DBOS, looking for jobs each 10 ms instead of each second."""
+    from dbos import DBOS
+
+    from bench.job_peers import dbos_config
+
+    DBOS(config=dbos_config(url))
+
+    @DBOS.workflow(name="empty")
+    async def empty(at_ns: int) -> None:
+        began(at_ns)
+
+    go, end = lines()
+    await go.wait()
+    DBOS.launch()
+    await DBOS.register_queue_async("plain", worker_concurrency=workers, polling_interval_sec=0.01)
+    await end.wait()
+
+
 if __name__ == "__main__":
-    systems = {"headwater": headwater, "pgqueuer": pgqueuer, "procrastinate": procrastinate}
+    systems = {
+        "headwater": headwater,
+        "pgqueuer": pgqueuer,
+        "procrastinate": procrastinate,
+        "dbos": dbos,
+    }
     _, system, database, count = sys.argv
     # On the loop that `headwater work` runs on, whoever is measured.
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

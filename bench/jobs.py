@@ -19,7 +19,7 @@ from bench.job_peers import PEERS, installed
 from headwater import App, Settings
 from headwater.operations.migrate import create_login, migrate
 
-JOBS = {"headwater": 50_000, "pgqueuer": 20_000, "procrastinate": 2_000}
+JOBS = {"headwater": 50_000, "pgqueuer": 20_000, "procrastinate": 2_000, "dbos": 1_000}
 WORKERS = 20
 HELD_SECONDS = 60.0
 EACH_SECOND, SECONDS = 200, 10

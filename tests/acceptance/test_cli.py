@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from warm import warm
 
 pytestmark = pytest.mark.postgres
 
@@ -44,14 +45,7 @@ class CommandLine:
 
     def __call__(self, *arguments, exits=0):
         """Runs a command to its end; what it printed. No user ever sees a traceback."""
-        done = subprocess.run(
-            self.command(*arguments),
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=SECONDS,
-            check=False,
-        )
+        done = warm().run(arguments, env=self.environment, timeout=SECONDS)
         assert "Traceback" not in done.stderr
         assert done.returncode == exits, done.stdout + done.stderr
         return done

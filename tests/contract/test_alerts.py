@@ -163,7 +163,11 @@ async def test_a_digest_counts_what_ran_and_failed(database18):
             await app.enqueue(app.jobs["headwater.digest"](channels=["ops"]))
 
             def told():
-                return [one["text"] for one in receiver.bodies if "nightly: 1 dead" in one["text"]]
+                return [
+                    one["text"]
+                    for one in receiver.bodies
+                    if "nightly: 1 dead" in one.get("text", "")
+                ]
 
             text = (await until(told))[0]
         assert text.startswith("*digest* digest\n")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import random
-import subprocess
-import sys
 import threading
 
 import psycopg
 import pytest
+from warm import warm
 
 from headwater.capture import CaptureOptions, backfill, capture
 from tests.support.captured import MAIN, Shop
@@ -163,11 +162,8 @@ def test_the_command_line_captures_resumes_shows_and_releases(database18, tmp_pa
         writer.execute("INSERT INTO shop.orders SELECT n, n FROM generate_series(1, 100) AS n")
 
     def run(*arguments, exits=0):
-        done = subprocess.run(
-            [sys.executable, "-m", "headwater", *arguments],
-            env={"HEADWATER_DATABASE_URL": database18.url, "PATH": "/usr/bin:/bin", "COLUMNS": "200"},
-            capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path,
-        )  # fmt: skip
+        env = {"HEADWATER_DATABASE_URL": database18.url, "PATH": "/usr/bin:/bin", "COLUMNS": "200"}
+        done = warm().run(arguments, env=env, cwd=tmp_path)
         assert done.returncode == exits, done.stdout + done.stderr
         return done.stdout + done.stderr
 

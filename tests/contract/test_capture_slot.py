@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 import pytest
+from warm import warm
 
 from headwater import errors
 from headwater.capture import check_requirements, monitor
@@ -44,15 +45,19 @@ async def own_shop(own_server):
 def command(shop, folder, *arguments, **more):
     return subprocess.Popen(
         [sys.executable, "-m", "headwater", *arguments], cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        env={"HEADWATER_DATABASE_URL": shop.database.url, "PATH": "/usr/bin:/bin", "COLUMNS": "300", **more},
+        env=environment(shop, more),
     )  # fmt: skip
 
 
+def environment(shop, more):
+    url = shop.database.url
+    return {"HEADWATER_DATABASE_URL": url, "PATH": "/usr/bin:/bin", "COLUMNS": "300", **more}
+
+
 async def run(shop, folder, *arguments, exits=0, **more):
-    process = command(shop, folder, *arguments, **more)
-    output, _ = await asyncio.to_thread(process.communicate, timeout=60)
-    assert process.returncode == exits, output
-    return output
+    done = await asyncio.to_thread(warm().run, arguments, cwd=folder, env=environment(shop, more))
+    assert done.returncode == exits, done.stdout + done.stderr
+    return done.stdout + done.stderr
 
 
 def table_rows(shop):

@@ -165,31 +165,38 @@ async def app(database):
         yield app
 
 
+@pytest.fixture
+async def app18(database18):
+    async with bank(database18) as app:
+        await app.deploy()
+        yield app
+
+
 async def stream(app, name):
     return [recorded.event for recorded in await app.log.stream(name, tenant="main")]
 
 
-async def test_a_command_leads_to_facts_or_to_a_typed_rejection(app):
-    await app.append(Deposited("a", 10))
-    accepted = await app.do(Withdraw("a", 4), metadata={"actor": "ada"})
+async def test_a_command_leads_to_facts_or_to_a_typed_rejection(app18):
+    await app18.append(Deposited("a", 10))
+    accepted = await app18.do(Withdraw("a", 4), metadata={"actor": "ada"})
     assert isinstance(accepted, Accepted)
     assert (accepted.events, accepted.versions) == ((Withdrawn("a", 4),), (2,))
-    refused = await app.do(Withdraw("a", 7))
+    refused = await app18.do(Withdraw("a", 7))
     assert refused == NoFunds(6)
     assert refused.message == "The account holds less than that."
-    (_, last) = await app.log.stream("account/a", tenant="main")
+    (_, last) = await app18.log.stream("account/a", tenant="main")
     assert (last.event, last.metadata) == (Withdrawn("a", 4), {"actor": "ada"})
 
 
-async def test_what_a_command_returns_is_read_at_its_token(app):
-    await app.append(Deposited("a", 10))
-    async with app.relay():
-        accepted = await app.do(Withdraw("a", 4))
-        assert (await app.view("accounts").get("a", at_least=accepted.token)).balance == 6
-        nothing = await app.do(Open("a"))
-        again = await app.do(Open("a"))
+async def test_what_a_command_returns_is_read_at_its_token(app18):
+    await app18.append(Deposited("a", 10))
+    async with app18.relay():
+        accepted = await app18.do(Withdraw("a", 4))
+        assert (await app18.view("accounts").get("a", at_least=accepted.token)).balance == 6
+        nothing = await app18.do(Open("a"))
+        again = await app18.do(Open("a"))
         assert (again.events, again.token) == ((), nothing.token)
-        assert (await app.view("accounts").get("a", at_least=again.token)).open
+        assert (await app18.view("accounts").get("a", at_least=again.token)).open
 
 
 async def test_concurrent_commands_never_overdraw(app):
@@ -249,11 +256,11 @@ async def test_no_room_is_booked_twice_whoever_books_and_however(app):
     assert sorted(taken) == sorted(asked)
 
 
-async def test_without_the_check_rooms_are_booked_twice(app, monkeypatch):
+async def test_without_the_check_rooms_are_booked_twice(app18, monkeypatch):
     """The tests above can fail: a decider that does not say what it looked at overbooks."""
-    decider = app._deciders[Book]
-    monkeypatch.setitem(app._deciders, Book, _Careless(decider))
-    answers = await asyncio.gather(*(app.do(Book(f"g{n}", "r", 1)) for n in range(12)))
+    decider = app18._deciders[Book]
+    monkeypatch.setitem(app18._deciders, Book, _Careless(decider))
+    answers = await asyncio.gather(*(app18.do(Book(f"g{n}", "r", 1)) for n in range(12)))
     assert sum(isinstance(answer, Accepted) for answer in answers) > 1
 
 
@@ -359,23 +366,23 @@ def _plain(answer):
     return Accepted(answer.token, (), tuple(answer.positions), tuple(answer.versions))
 
 
-async def test_what_left_no_facts_runs_again_under_its_key(app):
-    assert await app.do(Withdraw("a", 5), idempotency_key="w") == NoFunds(0)
-    await app.append(Deposited("a", 10))
-    assert isinstance(await app.do(Withdraw("a", 5), idempotency_key="w"), Accepted)
+async def test_what_left_no_facts_runs_again_under_its_key(app18):
+    assert await app18.do(Withdraw("a", 5), idempotency_key="w") == NoFunds(0)
+    await app18.append(Deposited("a", 10))
+    assert isinstance(await app18.do(Withdraw("a", 5), idempotency_key="w"), Accepted)
 
 
 # What is refused ---------------------------------------------------------------------------------
 
 
-async def test_a_state_that_cannot_be_folded_decides_nothing(app):
-    await app.append(Deposited("a", 13))
+async def test_a_state_that_cannot_be_folded_decides_nothing(app18):
+    await app18.append(Deposited("a", 13))
     with pytest.raises(StateUnreadable, match=r"'accounts' fails at the event .* unlucky"):
-        await app.do(Withdraw("a", 1))
+        await app18.do(Withdraw("a", 1))
 
 
-async def test_definitions_are_checked_when_the_app_is_built(app):
-    accounts = app.view("accounts")
+async def test_definitions_are_checked_when_the_app_is_built(app18):
+    accounts = app18.view("accounts")
 
     def no_stream(state: Account, command: Close) -> None: ...
     def wrong_state(state: Room, command: Withdraw) -> None: ...
@@ -393,9 +400,9 @@ async def test_definitions_are_checked_when_the_app_is_built(app):
         (no_field, [over(accounts, key="mail:{mail}")]),
     ):
         with pytest.raises(CommandDefinitionError):
-            app.command(*overs)(function)
+            app18.command(*overs)(function)
     with pytest.raises(CommandDefinitionError, match="decides on Close"):
-        await app.do(Close("a"))
+        await app18.do(Close("a"))
     with pytest.raises(CommandDefinitionError):
         over(accounts)
 
@@ -406,8 +413,8 @@ async def test_definitions_are_checked_when_the_app_is_built(app):
         App("wrong", events=[Wrong])
 
 
-async def test_a_decider_is_a_plain_function(app):
-    decider = app._deciders[Withdraw]
+async def test_a_decider_is_a_plain_function(app18):
+    decider = app18._deciders[Withdraw]
     assert isinstance(decider, Decider)
     assert all(isinstance(source, Source) for source in decider.sources)
     assert decider.decide(Account(balance=1), Withdraw("a", 2)) == NoFunds(1)
@@ -461,16 +468,16 @@ async def test_an_append_and_a_decision_on_its_keys_never_wait_in_a_circle(app, 
         ("{}", "null"),
     ],
 )
-async def test_versions_are_whole_numbers(app, streams, keys):
+async def test_versions_are_whole_numbers(app18, streams, keys):
     with pytest.raises(InvalidEvent, match="two objects of names and versions"):
-        await _require(app, streams, keys)
+        await _require(app18, streams, keys)
 
 
 @pytest.mark.parametrize("bad", ["b\x00", "b\ud800", "b c", "b" * 300])
-async def test_one_callers_name_fails_no_other(app, bad):
+async def test_one_callers_name_fails_no_other(app18, bad):
     """Reads are shared by those who come at the same time."""
     names = ["a", "b", "c", bad, "d", "e"]
-    asked = (app.do(Withdraw(name, 1)) for name in names)
+    asked = (app18.do(Withdraw(name, 1)) for name in names)
     answers = await asyncio.gather(*asked, return_exceptions=True)
     assert [type(answer) for answer in answers] == [NoFunds] * 3 + [InvalidStreamName] + [
         NoFunds
@@ -478,17 +485,17 @@ async def test_one_callers_name_fails_no_other(app, bad):
 
 
 @pytest.mark.parametrize("bad", ["m\x00", "m\ud800", "m" * 300])
-async def test_a_key_that_cannot_be_is_refused(app, bad):
+async def test_a_key_that_cannot_be_is_refused(app18, bad):
     with pytest.raises(LimitExceeded):
-        await app.do(Open("a", bad))
+        await app18.do(Open("a", bad))
 
 
 @pytest.mark.parametrize(
     "bad", [{"idempotency_key": "\ud800"}, {"tenant": "\ud800"}, {"tenant": "\x00"}]
 )
-async def test_what_is_no_text_fails_its_own_append_alone(app, bad):
+async def test_what_is_no_text_fails_its_own_append_alone(app18, bad):
     for _ in range(3):
-        asked = (app.append(Deposited("a", 1), **options) for options in ({}, bad, {}))
+        asked = (app18.append(Deposited("a", 1), **options) for options in ({}, bad, {}))
         async with asyncio.timeout(10):
             first, refused, last = await asyncio.gather(*asked, return_exceptions=True)
         assert first.position

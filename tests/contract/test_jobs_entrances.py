@@ -16,6 +16,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from warm import warm
 
 from headwater.examined import examined, job_metrics
 from headwater.jobs.operating import Jobs
@@ -115,10 +116,7 @@ def test_the_command_line_works_and_shows(database18):
     }  # fmt: skip
 
     def headwater(*arguments, exits=0):
-        done = subprocess.run(
-            [sys.executable, "-m", "headwater", *map(str, arguments)],
-            env=environment, capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
+        done = warm().run(arguments, env=environment)
         assert done.returncode == exits, done.stdout + done.stderr
         assert "Traceback" not in done.stderr
         return done.stdout

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from decimal import Decimal
 
 import pytest
 from test_lake import bucket_server, driven_in_batches, folder, ground, unmerged_store
+from warm import warm
 
 from headwater.errors import ExtraMissing, QueryRefused
 from headwater.stores.lake.query import answer
@@ -104,10 +104,9 @@ async def test_the_command(folder, tmp_path):
         "from headwater.testing.contract_app import fed\n"
         "app = fed(Settings.from_environment(), Lake('archive'))\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-m", "headwater", "--app", "asked:app", "query", "--json",
-         "SELECT keyed FROM contract.placed ORDER BY keyed"],
-        capture_output=True, text=True, cwd=tmp_path, check=False,
+    done = warm().run(
+        ["--app", "asked:app", "query", "--json", "SELECT keyed FROM contract.placed ORDER BY keyed"],
+        cwd=tmp_path,
         env={"HEADWATER_DATABASE_URL": folder.database_url, "HEADWATER_STORE_ARCHIVE_URL": folder.url},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

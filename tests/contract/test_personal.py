@@ -12,6 +12,7 @@ from typing import Annotated
 
 import psycopg
 import pytest
+from warm import warm
 
 from headwater import App, Command, Document, Event, Settings
 from headwater.errors import (
@@ -357,12 +358,9 @@ async def test_keys_and_forgetting_by_the_command_line(database18, tmp_path):
     }  # fmt: skip
 
     async def headwater(*arguments, exits=0):
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "headwater", *arguments, cwd=tmp_path, env=environment, stdout=-1, stderr=-1
-        )  # fmt: skip
-        out, err = await asyncio.wait_for(process.communicate(), 60)
-        assert process.returncode == exits, err
-        return (out + err).decode()
+        done = await asyncio.to_thread(warm().run, arguments, cwd=tmp_path, env=environment)
+        assert done.returncode == exits, done.stderr
+        return done.stdout + done.stderr
 
     environment["HEADWATER_MASTER_KEY"] = (await headwater("keys", "new", "m1")).strip()
     assert "HEADWATER_SIGNING_KEY" in (await headwater("forget", "1", exits=2))

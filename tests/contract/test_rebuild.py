@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+from functools import partial
 
 import pytest
 from redis_server import RedisServer
@@ -69,11 +70,19 @@ def redis():
     server.close()
 
 
-@pytest.fixture(params=["fold", "sql", "redis"])
-def made(request, database, redis):
+KINDS = ["fold", "sql", "redis"]
+
+
+@pytest.fixture(params=KINDS)
+def made(request, database18, redis):
     """Makes the app over one kind of view, with a factor."""
-    url = redis.url()
-    return lambda factor=1: orders_app(database.url, url, factor=factor, kind=request.param)
+    return partial(orders_app, database18.url, redis.url(), kind=request.param)
+
+
+@pytest.fixture(params=KINDS)
+def made_everywhere(request, database, redis):
+    """The same, on every supported Postgres."""
+    return partial(orders_app, database.url, redis.url(), kind=request.param)
 
 
 async def fill(app, count, *, keys=7, after=0):
@@ -134,7 +143,8 @@ async def test_reads_go_on_while_it_is_rebuilt_under_writes(made):
         assert (await app.stored("orders").verify()).summary == "equal"
 
 
-async def test_a_changed_definition_is_swapped_whole_and_rolled_back(made):
+async def test_a_changed_definition_is_swapped_whole_and_rolled_back(made_everywhere):
+    made = made_everywhere
     async with made() as app:
         await app.deploy()
         await fill(app, 70)
@@ -328,10 +338,10 @@ async def test_no_generation_is_used_twice(made):
     """What a store still holds of a generation that was given up is not gone on with."""
     async with made() as app:
         await filled(app)
-    async with made(2) as changed:
+    async with made(factor=2) as changed:
         await changed.rebuilding("orders").run()
         await changed.rebuilding("orders").roll_back()
-    async with made(3) as again:
+    async with made(factor=3) as again:
         assert (await again.rebuilding("orders").run()).summary == "equal"
         assert (await again.view("orders").get("k1")).total == 30
         await again.rebuilding("orders").roll_back()

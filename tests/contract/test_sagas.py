@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from contextlib import asynccontextmanager
 
@@ -10,10 +11,13 @@ import pytest
 from jobs_shop import until
 from saga_shop import Paid, Placed, Refit, Released, Reserved, Shipped, calls, gates, jammed, make
 
+from headwater.entrances.cli import sagas
+from headwater.entrances.cli.main import cli
 from headwater.errors import SagaRefused, UnknownSaga
 from headwater.sagas.events import SagaStepDone
 
 pytestmark = pytest.mark.postgres
+assert sagas  # its commands register themselves
 
 FINISHED = ("done", "compensated", "abandoned", "stopped", "handed over", "paused")
 
@@ -53,6 +57,11 @@ async def recorded(app, name):
     """What the instance's stream says, in short."""
     history = await app.sagas_now.show(name)
     return [record.type.removeprefix("saga.") for record in history.records]
+
+
+async def passed(app, position):
+    """Whether the view has come to a position."""
+    return (await app.stored("sagas").verify()).position >= position
 
 
 async def answers(app, name):
@@ -327,3 +336,39 @@ async def test_tenants_are_apart(database18):
                 await connection.execute("SELECT DISTINCT tenant FROM headwater.sagas")
             ).fetchall()
         assert seen == [("one",)]
+
+
+async def test_the_command_line(database18, monkeypatch):
+    """Operators list, show and steer instances; a saga that is declared no more is retired."""
+    monkeypatch.setenv("HEADWATER_DATABASE_URL", database18.url)
+    monkeypatch.delenv("HEADWATER_APP", raising=False)
+
+    async def headwater(*arguments, exits=0):
+        done = await asyncio.to_thread(CliRunner().invoke, cli, ["sagas", *arguments])
+        assert done.exit_code == exits, done.output
+        return done.stdout
+
+    async with running(database18) as app:
+        jammed.add("book")
+        await placed(app, "1", "r!", "handed over")
+        await placed(app, "2", "w", "waiting")
+        (handed,) = json.loads(
+            await headwater("list", "fulfil", "--state", "handed over", "--json")
+        )
+        assert (handed["saga"], handed["todo"]) == ("fulfil/1", "Free order 1")
+        shown = await headwater("show", "fulfil/1")
+        assert "fulfil/1, version 1: handed over" in shown
+        assert "To do: Free order 1" in shown
+        assert (
+            await headwater("resolve", "fulfil/1", "--note", "by ada") == "fulfil/1: compensating\n"
+        )
+        await state_of(app, "fulfil/1", "compensated")
+        await headwater("retry", "fulfil/1", exits=2)
+        assert await headwater("pause", "fulfil/2") == "fulfil/2: paused\n"
+        assert await headwater("resume", "fulfil/2") == "fulfil/2: running\n"
+        assert await headwater("abandon", "fulfil/2") == "fulfil/2: abandoned\n"
+        assert await headwater("retire", "fulfil") == "fulfil: starts no more\n"
+        await headwater("retire", "fulfil", exits=2)
+        written = await app.append(Placed("3", "s"))
+        await until(lambda: passed(app, written.position))
+        await headwater("show", "fulfil/3", exits=2)

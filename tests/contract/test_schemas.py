@@ -209,14 +209,14 @@ class Traffic:
             self._turned.set()
 
 
-async def test_two_versions_of_an_app_side_by_side_and_back_again(database):
+async def test_two_versions_of_an_app_side_by_side_and_back_again(database18):
     """Readers first, then writers, then back: no read is refused, none is from before its token."""
-    async with before(database) as old:
+    async with before(database18) as old:
         await old.deploy()
         async with old.relay():
             traffic = Traffic(old, old, lambda: PaidOnce("b", 2, "card"))
             traffic.start()
-            async with after(database) as new, new.relay():
+            async with after(database18) as new, new.relay():
                 # Readers first: the new code's views are built beside and swapped, while the old code writes.
                 await new.deploy()
                 for view in new.views:

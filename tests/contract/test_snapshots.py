@@ -86,8 +86,9 @@ async def test_a_long_stream_is_read_from_its_snapshot_on(database):
         assert await kept(app, database) == [(2 * SPACING + 3, {"cents": 1003, "moves": 1003})]
         with database.admin() as admin:  # so that reading it all would show
             admin.execute('UPDATE headwater.snapshots SET state = \'{"cents": 7, "moves": 1003}\'')
+    async with bank(database) as app:  # which remembers nothing
         await app.do(Move("a", 1))
-        assert app.seen == [(1003, 1003), (6, 1004)]
+        assert app.seen == [(6, 1004)]
         assert isinstance(await app.do(Move("a", -8)), Overdrawn)
         # Under a key, in one transaction with the facts, it is used too.
         await app.do(Move("a", 1), idempotency_key="k")
@@ -119,9 +120,11 @@ async def test_a_removed_document_and_short_streams(database18):
         await app.append(Moved("a", 0))
         await app.do(Move("a", 3))
         assert await kept(app, database18) == [(SPACING + 1, None)]
-        await app.do(Move("a", 1))
-        assert app.seen == [(0, 0), (3, 1)]
-        await fill(app, "b", SPACING - 1)
+    async with bank(database18, closes=True) as later:
+        await later.do(Move("a", 1))
+        assert app.seen + later.seen == [(0, 0), (3, 1)]
+    async with bank(database18, closes=True) as app:
+        await fill(app, "b", SPACING - 2)
         await app.do(Move("b", 1))
         assert len(await kept(app, database18)) == 1
 
@@ -149,13 +152,15 @@ async def test_a_broken_snapshot_decides_nothing_and_says_what_to_do(database18)
         await fill(app, "a", SPACING)
         await app.do(Move("a", 1))
         await kept(app, database18)
-        with database18.admin() as admin:
-            admin.execute('UPDATE headwater.snapshots SET state = \'{"cents": "x"}\'')
-            with pytest.raises(StateUnreadable, match="Delete it from"):
-                await app.do(Move("a", 1))
-            async with app.database("headwater_operator").connection() as operator:
-                await operator.execute("DELETE FROM headwater.snapshots")
-            assert (await app.do(Move("a", 1))).versions == (SPACING + 2,)
+    with database18.admin() as admin:
+        admin.execute('UPDATE headwater.snapshots SET state = \'{"cents": "x"}\'')
+    async with bank(database18) as app:
+        with pytest.raises(StateUnreadable, match="Delete it from"):
+            await app.do(Move("a", 1))
+        await app.database("headwater_operator").open()
+        async with app.database("headwater_operator").connection() as operator:
+            await operator.execute("DELETE FROM headwater.snapshots")
+        assert (await app.do(Move("a", 1))).versions == (SPACING + 2,)
 
 
 async def test_what_nobody_makes_anew_is_forgotten(database18):

@@ -141,10 +141,10 @@ async def test_every_entrance_reads_old_events_in_the_newest_shape(database):
     assert told["2"][1]["inputs"] == {"net": "Decimal", "tax": "Decimal"}
 
 
-async def test_old_code_passes_by_what_is_new_and_parks_what_it_cannot_read(database):
+async def test_old_code_passes_by_what_is_new_and_parks_what_it_cannot_read(database18):
     """Readers of version 2 meet events of version 3: the new fields aside, a renamed one is missing."""
-    await written(database)
-    app = App("orders", events=[PlacedThen], tenant="main", settings=Settings(database_url=database.url))  # fmt: skip
+    await written(database18)
+    app = App("orders", events=[PlacedThen], tenant="main", settings=Settings(database_url=database18.url))  # fmt: skip
 
     @app.fold(key="order")
     def totals(state: Total, event: PlacedThen) -> Total:
@@ -168,7 +168,9 @@ async def test_old_code_passes_by_what_is_new_and_parks_what_it_cannot_read(data
         assert (whole.orders, whole.total) == (3, Decimal("139.50"))
 
 
-async def test_a_new_field_makes_no_view_stale_and_other_steps_make_those_that_read_them(database):
+async def test_a_new_field_makes_no_view_stale_and_other_steps_make_those_that_read_them(
+    database18,
+):
     class Begun(Event, type="trip.begun", stream="trip/{trip}"):
         trip: str
         miles: int
@@ -187,7 +189,7 @@ async def test_a_new_field_makes_no_view_stale_and_other_steps_make_those_that_r
         driver: str
 
     def made(begun):
-        app = App("trips", events=[begun], tenant="main", settings=Settings(database_url=database.url))  # fmt: skip
+        app = App("trips", events=[begun], tenant="main", settings=Settings(database_url=database18.url))  # fmt: skip
         app.sql("miles", sql="SELECT trip, sum(miles) AS miles FROM trip.begun GROUP BY 1")
         app.sql("trips", sql="SELECT trip, count(*) AS trips FROM trip.begun GROUP BY 1")
         return app

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
 import json
+import os
+import signal
+import sys
+from itertools import pairwise
+from pathlib import Path
 
+import jobs_shop
 import pytest
+from certificates import Authority
 from jobs_shop import Ordered, until
 from receiver import receiving
 
 from headwater import App, Retry, Settings
 from headwater.errors import EndpointRefused, UnknownEndpoint
 from headwater.examined import examined
+from headwater.jobs.outgoing import sending
 from headwater.jobs.outgoing.addresses import address_of, is_public, target_of
 from headwater.jobs.outgoing.sending import NotTaken, post
 from headwater.jobs.outgoing.signing import key_of, new_secret, signed
@@ -179,6 +188,76 @@ async def test_odd_ways_to_write_an_inner_address_lead_nowhere():
     for host in ("2130706433", "0x7f.1", "127.1", "localhost", "[::1]", "[::ffff:127.0.0.1]"):
         with pytest.raises(EndpointRefused):
             await address_of(target_of(f"http://{host}/"), private=False)
+
+
+async def test_a_pinned_address_must_show_the_certificate_of_its_name(tmp_path, monkeypatch):
+    authority = Authority(tmp_path)
+    for trusted, shown, refused in (
+        (True, "localhost", None),
+        (True, "other.example", "Hostname mismatch"),
+        (False, "localhost", "unable to get local issuer certificate"),
+    ):
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority.file) if trusted else os.devnull)
+        sending._trusting.cache_clear()
+        async with receiving(authority.serving(shown)) as receiver:
+            url = f"https://localhost:{receiver.port}/hook"
+            if refused is None:
+                await post(url, b"{}", {}, private=True)
+                ((headers, _),) = receiver.got
+                assert headers["host"] == f"localhost:{receiver.port}"
+            else:
+                with pytest.raises(NotTaken, match=refused):
+                    await post(url, b"{}", {}, private=True)
+                assert not receiver.got
+    sending._trusting.cache_clear()
+
+
+async def test_processes_that_send_are_killed_and_every_event_arrives_in_order(database):
+    """Killed by SIGKILL while the receiver has a message in hand, so that nobody hears its answer."""
+    support = Path(jobs_shop.__file__).parent
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("HEADWATER_")} | {
+        "HEADWATER_DATABASE_URL": database.url, "HEADWATER_APP": "sender_app:app", "PYTHONPATH": str(support),
+    }  # fmt: skip
+    arguments = [sys.executable, "-m", "headwater", "work", "--lease", "1"]
+    async with make(database) as app, receiving() as receiver, app.relay():
+        await app.deploy()
+        await app.outgoing_now.add("acme", receiver.url, tenant="main", private=True)
+        for n in range(10):
+            await app.append(Ordered("a", n), Ordered("b", n))
+        for kills_at in (1, 7, 13, None):
+            process = await asyncio.create_subprocess_exec(
+                *arguments, env=environment, stdout=asyncio.subprocess.DEVNULL
+            )
+
+            def answer(*_, process=process, kills_at=kills_at):
+                if len(receiver.got) == kills_at:
+                    process.kill()
+                return 204
+
+            receiver.answer = answer
+            try:
+                if kills_at is not None:
+                    assert await asyncio.wait_for(process.wait(), 60) == -signal.SIGKILL
+                    continue
+
+                async def all_taken():
+                    return {(o, 9) for o in "ab"} <= set(orders(receiver)) and await standing(app) == ("active", 0, None)  # fmt: skip
+
+                await until(all_taken, seconds=60)
+            finally:
+                if process.returncode is None:
+                    process.kill()
+                    await process.wait()
+    assert len(receiver.got) > 20, "what was in hand is sent again"
+    ids = {}
+    for (headers, _), (order, n) in zip(receiver.got, orders(receiver), strict=True):
+        assert ids.setdefault((order, n), headers["webhook-id"]) == headers["webhook-id"]
+    for order in "ab":
+        first = list(dict.fromkeys(n for o, n in orders(receiver) if o == order))
+        assert first == list(range(10))
+        # A receiver that passes by what it has seen, by its id, is in order throughout.
+        told = [n for o, n in orders(receiver) if o == order]
+        assert all(later >= earlier - 1 for earlier, later in pairwise(told))
 
 
 def test_signatures_are_those_of_the_specification():

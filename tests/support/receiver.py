@@ -35,9 +35,9 @@ class Receiver:
 
 
 @asynccontextmanager
-async def receiving():
+async def receiving(tls=None):
     receiver = Receiver()
-    server = await asyncio.start_server(receiver.serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(receiver.serve, "127.0.0.1", 0, ssl=tls)
     receiver.port = server.sockets[0].getsockname()[1]
     try:
         yield receiver

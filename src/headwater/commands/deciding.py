@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from random import SystemRandom
 from typing import Any, TypeVar
@@ -16,11 +17,18 @@ from psycopg.errors import DeadlockDetected
 
 from headwater.commands.command import Accepted, Command, Rejection
 from headwater.commands.decider import Decider
-from headwater.commands.looking import Place, Seen, look, look_at_streams, places_of
+from headwater.commands.looking import Seen, Sights, look, look_at_streams
+from headwater.commands.remembered import Remembered
 from headwater.commands.snapshots import Snapshots
 from headwater.commands.statements import SQL
 from headwater.commands.streams import SharedReads
-from headwater.errors import DecisionOutdated, IdempotencyKeyReused, LimitExceeded, VersionConflict
+from headwater.errors import (
+    AppendRefused,
+    DecisionOutdated,
+    IdempotencyKeyReused,
+    LimitExceeded,
+    VersionConflict,
+)
 from headwater.events import Event, EventType
 from headwater.log import Database, Fact, SharedCommits, Written
 from headwater.log.database import Connection
@@ -65,6 +73,7 @@ class Deciding:
         self._seal = seal
         self._reads = SharedReads(database)
         self._snapshots = Snapshots(database)
+        self._remembered = Remembered(self._snapshots)
 
     async def close(self) -> None:
         """Ends what reads. Idempotent."""
@@ -97,9 +106,9 @@ class Deciding:
         VersionConflict or DecisionOutdated after that, IdempotencyKeyReused, StateUnreadable, and what
         appending raises. What the function itself raises passes as it is.
         """
-        places = places_of(decider, request.command)
+        sights = Sights.of(decider, request.command, request.tenant)
         with span(f"command {decider.name}"):
-            return await self.again(lambda: self._attempt(decider, request, places), decider.name)
+            return await self.again(lambda: self._attempt(decider, request, sights), decider.name)
 
     async def do_beside(
         self, decider: Decider[Any], request: Request, own: str, beside: Beside
@@ -108,10 +117,10 @@ class Deciding:
 
         They carry the version that they expect of it: raises VersionConflict at once where it has moved on.
         """
-        places = places_of(decider, request.command)
+        sights = Sights.of(decider, request.command, request.tenant)
 
         async def attempt() -> Sequence[Event] | Rejection:
-            seen = await self._look(decider, request, places)
+            seen = await self._look(sights)
             decided = decider.decided(seen.states, request.command)
             sealed = () if isinstance(decided, Rejection) else await self._sealed(request, decided)
             own_facts = beside(decided if isinstance(decided, Rejection) else sealed)
@@ -127,11 +136,13 @@ class Deciding:
             return await self.again(attempt, decider.name, own)
 
     async def _attempt(
-        self, decider: Decider[Any], request: Request, places: Sequence[Place]
+        self, decider: Decider[Any], request: Request, sights: Sights
     ) -> Accepted | Rejection:
         if request.idempotency_key is not None:
-            return await self._once(decider, request, places, request.idempotency_key)
-        seen = await self._look(decider, request, places)
+            return await self._once(decider, request, sights, request.idempotency_key)
+        if (accepted := await self._from_memory(decider, request, sights)) is not None:
+            return accepted
+        seen = await self._look(sights)
         decided = decider.decided(seen.states, request.command)
         if isinstance(decided, Rejection):
             return decided
@@ -140,21 +151,46 @@ class Deciding:
         sealed = await self._sealed(request, decided)
         facts = _facts(sealed, seen, request.metadata)
         if facts is not None:
-            written = await self._commits.append(group_of(request.tenant, facts))
-            return _accepted(written, sealed)
+            return await self._proved(sights, seen, sealed, facts)
         async with self._database.transaction(request.tenant) as connection:
             return await _append(connection, request, seen, sealed)
 
-    async def _look(self, decider: Decider[Any], request: Request, places: Sequence[Place]) -> Seen:
-        if all(place.by == "stream" for place in places):
-            return await look_at_streams(
-                self._reads, self._snapshots, decider, places, request.tenant
-            )
-        async with self._database.transaction(request.tenant) as connection:
-            return await look(connection, decider, places, request.tenant)
+    async def _from_memory(
+        self, decider: Decider[Any], request: Request, sights: Sights
+    ) -> Accepted | None:
+        """What is decided on remembered states, where the append proves that they still hold; else None."""
+        log = self._database.identity
+        if (seen := self._remembered.seen(log, sights)) is None:
+            return None
+        facts = None
+        # Whatever else comes of it, an error of the function's too, comes again of what is read.
+        with suppress(Exception):
+            decided = decider.decided(seen.states, request.command)
+            if decided and not isinstance(decided, Rejection):
+                sealed = await self._sealed(request, decided)
+                facts = _facts(sealed, seen, request.metadata)
+        if facts is not None:
+            with suppress(AppendRefused):  # and nothing else: it may have been appended
+                return await self._proved(sights, seen, sealed, facts)
+        self._remembered.mistaken(log, sights)
+        return None
+
+    async def _proved(
+        self, sights: Sights, seen: Seen, events: Sequence[Event], facts: Sequence[Event | Fact]
+    ) -> Accepted:
+        """An append that is refused where anything that was seen has changed."""
+        written = await self._commits.append(group_of(sights.tenant, facts))
+        self._remembered.learn(self._database.identity, sights, seen, events, written)
+        return _accepted(written, events)
+
+    async def _look(self, sights: Sights) -> Seen:
+        if sights.are_streams:
+            return await look_at_streams(self._reads, self._snapshots, sights)
+        async with self._database.transaction(sights.tenant) as connection:
+            return await look(connection, sights)
 
     async def _once(
-        self, decider: Decider[Any], request: Request, places: Sequence[Place], key: str
+        self, decider: Decider[Any], request: Request, sights: Sights, key: str
     ) -> Accepted | Rejection:
         """Under an idempotency key: claimed first, in the transaction of the facts.
 
@@ -162,7 +198,7 @@ class Deciding:
         no key either.
         """
         async with self._database.transaction(request.tenant) as connection:
-            outcome = await self._claimed(connection, decider, request, places, key)
+            outcome = await self._claimed(connection, decider, request, sights, key)
             if isinstance(outcome, Rejection) or not outcome.positions:
                 raise Rollback
         return outcome
@@ -172,7 +208,7 @@ class Deciding:
         connection: Connection,
         decider: Decider[Any],
         request: Request,
-        places: Sequence[Place],
+        sights: Sights,
         key: str,
     ) -> Accepted | Rejection:
         asked = {"key": key, "hash": request.hash_for(decider)}
@@ -192,7 +228,7 @@ class Deciding:
                 "The idempotency key is not 1 to 255 printable ASCII characters.",
                 hint="Use a shorter one.",
             )
-        seen = await look(connection, decider, places, request.tenant)
+        seen = await look(connection, sights)
         decided = decider.decided(seen.states, request.command)
         if isinstance(decided, Rejection):
             return decided
@@ -222,8 +258,8 @@ async def decide_within(
 
     Raises DecisionOutdated where what it looked at has changed: the caller's transaction has then failed.
     """
-    places = places_of(decider, request.command)
-    seen = await look(connection, decider, places, request.tenant)
+    sights = Sights.of(decider, request.command, request.tenant)
+    seen = await look(connection, sights)
     decided = decider.decided(seen.states, request.command)
     if isinstance(decided, Rejection):
         return decided

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -30,12 +30,30 @@ class Place:
     name: str
 
 
-def places_of(decider: Decider[Any], command: Command) -> list[Place]:
-    """What a decision on a command looks at. Raises InvalidStreamName and LimitExceeded.
+@dataclass(frozen=True, slots=True)
+class Sights:
+    """What a decision on a command looks at: a fold over a place, for each of its sources; and whose."""
 
-    Checked before anything is read: reads are shared, and one caller's name must not fail another's.
-    """
-    return [_checked(Place(s.over.by, s.name.fill(command))) for s in decider.sources]
+    tenant: str
+    folds: Sequence[Evolving]
+    places: Sequence[Place]
+
+    @staticmethod
+    def of(decider: Decider[Any], command: Command, tenant: str) -> Sights:
+        """What a decider looks at for a command. Raises InvalidStreamName and LimitExceeded.
+
+        Checked before anything is read: reads are shared, and one caller's name must not fail another's.
+        """
+        places = [_checked(Place(s.over.by, s.name.fill(command))) for s in decider.sources]
+        return Sights(tenant, [source.over.fold for source in decider.sources], places)
+
+    def __iter__(self) -> Iterator[tuple[Evolving, Place]]:
+        return zip(self.folds, self.places, strict=True)
+
+    @property
+    def are_streams(self) -> bool:
+        """Whether they are streams alone."""
+        return all(place.by == "stream" for place in self.places)
 
 
 def _checked(place: Place) -> Place:
@@ -54,9 +72,13 @@ def _checked(place: Place) -> Place:
 
 @dataclass(slots=True)
 class Seen:
-    """States in the order of the sources, the version of each place, and the newest position."""
+    """States in the order of the sources, the version of each place, and the newest position.
+
+    ``kept`` are the versions of the newest snapshots, in the order of the sources.
+    """
 
     states: list[Any] = field(default_factory=list)
+    kept: list[int] = field(default_factory=list)
     versions: dict[Place, int] = field(default_factory=dict)
     position: int = 0
 
@@ -64,6 +86,7 @@ class Seen:
         """Adds the state of a source; the state."""
         self.versions[place] = min(version, self.versions.get(place, version))
         self.states.append(_state(fold, place, past))
+        self.kept.append(past.version)
         self.position = max(self.position, past.newest[1])
         return self.states[-1]
 
@@ -72,9 +95,7 @@ class Seen:
         return {place.name: v for place, v in self.versions.items() if place.by == kind}
 
 
-async def look(
-    connection: Connection, decider: Decider[Any], places: Sequence[Place], tenant: str
-) -> Seen:
+async def look(connection: Connection, sights: Sights) -> Seen:
     """Reads what a decider looks at, in the tenant's transaction.
 
     Raises StateUnreadable where its fold fails at an event.
@@ -83,33 +104,26 @@ async def look(
     version says, and then the append is refused; it is never older.
     """
     seen = Seen()
-    for source, place in zip(decider.sources, places, strict=True):
-        fold = source.over.fold
-        version, past = await _READ[place.by](connection, place.name, tenant, fold)
+    for fold, place in sights:
+        version, past = await _READ[place.by](connection, place.name, sights.tenant, fold)
         seen.add(fold, place, version, past)
     return seen
 
 
-async def look_at_streams(
-    reads: SharedReads,
-    snapshots: Snapshots,
-    decider: Decider[Any],
-    places: Sequence[Place],
-    tenant: str,
-) -> Seen:
+async def look_at_streams(reads: SharedReads, snapshots: Snapshots, sights: Sights) -> Seen:
     """The same for a decider that looks at streams alone, in reads that commands share.
 
     They see committed events only, so what they lead to may be kept.
     """
     seen = Seen()
-    for source, place in zip(decider.sources, places, strict=True):
-        fold = source.over.fold
-        past = await reads.past(place.name, tenant, fold.fingerprint)
+    for fold, place in sights:
+        past = await reads.past(place.name, sights.tenant, fold.fingerprint)
         version, position = past.newest
         state = seen.add(fold, place, version, past)
         if len(past.rows) >= SPACING:
-            kept = Snapshot(tenant, place.name, fold.fingerprint, version, position, state)
+            kept = Snapshot(sights.tenant, place.name, fold.fingerprint, version, position, state)
             snapshots.keep(kept)
+            seen.kept[-1] = version
     return seen
 
 

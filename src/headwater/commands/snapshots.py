@@ -21,7 +21,8 @@ from headwater.log.tasks import ended
 
 _log = logging.getLogger("headwater.commands")
 _AT_ONCE = 4
-_encode = msgspec.json.Encoder(decimal_format="string").encode
+encoded = msgspec.json.Encoder(decimal_format="string").encode
+"""A state as JSON."""
 
 SPACING = 500
 """How many events a decision reads before it keeps a snapshot."""
@@ -72,7 +73,7 @@ class Snapshots:
             "fingerprint": snapshot.fingerprint,
             "version": snapshot.version,
             "position": snapshot.position,
-            "state": _encode(snapshot.state).decode(),
+            "state": encoded(snapshot.state).decode(),
         }
         try:
             async with self._database.transaction(snapshot.tenant) as connection:

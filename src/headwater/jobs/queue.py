@@ -81,5 +81,6 @@ class Queue:
         return (
             self.cap is not None
             or self.rate is not None
+            or self.key_rate is not None
             or any(map(math.isinf, self.weights.values()))
         )

@@ -164,7 +164,7 @@ class Fold(Generic[D]):
             content["indexes"] = sorted(map(name_of_index, self.indexes))
         return Definition(self.name, "fold", content)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Changes whenever the definition does."""
         return self.definition.fingerprint
