@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 from contextlib import asynccontextmanager
 
 import pytest
+import saga_shop
 from jobs_shop import until
 from saga_shop import Paid, Placed, Refit, Released, Reserved, Shipped, calls, gates, jammed, make
+from warm import warm
 
-from headwater.entrances.cli import sagas
-from headwater.entrances.cli.main import cli
 from headwater.errors import SagaRefused, UnknownSaga
 from headwater.sagas.events import SagaStepDone
 
 pytestmark = pytest.mark.postgres
-assert sagas  # its commands register themselves
 
 FINISHED = ("done", "compensated", "abandoned", "stopped", "handed over", "paused")
 
 
 @pytest.fixture(autouse=True)
 def _fresh():
-    calls.clear()
-    jammed.clear()
-    gates.clear()
+    saga_shop.clear()
 
 
 @asynccontextmanager
@@ -128,8 +126,8 @@ async def test_a_wait_meets_events_from_before_and_after(database18):
         async with app.relay():
             await until(app.sagas_now.instances)
         async with app.relay(), app.working():  # the payment was read before anything waited
+            first = await until(lambda: answers(app, "fulfil/1"))
             await until(lambda: waits(app, 1))
-            first = await answers(app, "fulfil/1")
             written = await app.append(Paid("p2", "1"))
             await state_of(app, "fulfil/1", "done")
             assert await answers(app, "fulfil/1") == [*first, written.position]
@@ -338,14 +336,14 @@ async def test_tenants_are_apart(database18):
         assert seen == [("one",)]
 
 
-async def test_the_command_line(database18, monkeypatch):
+async def test_the_command_line(database18):
     """Operators list, show and steer instances; a saga that is declared no more is retired."""
-    monkeypatch.setenv("HEADWATER_DATABASE_URL", database18.url)
-    monkeypatch.delenv("HEADWATER_APP", raising=False)
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("HEADWATER_")}
+    environment["HEADWATER_DATABASE_URL"] = database18.url
 
     async def headwater(*arguments, exits=0):
-        done = await asyncio.to_thread(CliRunner().invoke, cli, ["sagas", *arguments])
-        assert done.exit_code == exits, done.output
+        done = await asyncio.to_thread(warm().run, ["sagas", *arguments], env=environment)
+        assert done.returncode == exits, done.stderr
         return done.stdout
 
     async with running(database18) as app:

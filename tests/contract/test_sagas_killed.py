@@ -22,6 +22,11 @@ PLANS = {"1": "rprws", "2": "rzx", "3": "prs", "4": "rp!", "5": "trs"}
 RESERVED = {"1": 4, "2": 1, "3": 3, "4": 3, "5": 1}
 
 
+@pytest.fixture(autouse=True)
+def _fresh():
+    saga_shop.clear()
+
+
 @asynccontextmanager
 async def process(database, point, at_call):
     """A process that relays and works, until a point or until the block ends."""

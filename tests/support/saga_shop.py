@@ -106,6 +106,13 @@ jammed: set[str] = set()
 gates: dict[str, asyncio.Event] = {}
 
 
+def clear() -> None:
+    """Forgets what earlier tests did in this process."""
+    calls.clear()
+    jammed.clear()
+    gates.clear()
+
+
 async def charge(body: Charge, key: str) -> Receipt:
     """Fails so many times, then succeeds; waits where a test holds it."""
     calls.append(f"charge {body.order} {key}")
