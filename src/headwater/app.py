@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack, cast, overload
@@ -432,16 +432,27 @@ class App(Definitions):
         tenant: str | None = None,
         metadata: Metadata | None = None,
         idempotency_key: str | None = None,
+        beside: Beside | None = None,
     ) -> Accepted | Rejection:
         """Decides on a command and appends what was decided; again where what it looked at has changed.
 
-        Under an idempotency key the same command is done once, and answered with where its events are.
+        ``beside(tx, accepted)`` runs the application's own statements in the transaction of the facts, after
+        them: both commit or neither, and what it raises passes. It runs again with each decision, and not at all where there are
+        no facts. Under an idempotency key the same command is done once, and answered with where its events are.
         Raises CommandDefinitionError, VersionConflict or DecisionOutdated after 20 conflicts,
         IdempotencyKeyReused, StateUnreadable, and what ``append`` raises.
         """
         decider = self.decider(type(command))
-        request = Request(command, self.tenant_of(tenant), metadata, idempotency_key)
+        whose = self.tenant_of(tenant)
+        within = None if beside is None else self._within(beside, whose)
+        request = Request(command, whose, metadata, idempotency_key, within)
         return await self.deciding.do(decider, request)
+
+    def _within(
+        self, beside: Beside, tenant: str
+    ) -> Callable[[Connection, Accepted], Awaitable[None]]:
+        seal = self._open.personal.seal
+        return lambda connection, accepted: beside(Transaction(connection, tenant, seal), accepted)
 
     async def query(
         self,
@@ -484,6 +495,10 @@ class Transaction(Writer):
     async def append(self, *events: Event | Fact, **options: Unpack[AppendOptions]) -> Written:
         """Appends events, their personal fields sealed; see Writer."""
         return await super().append(*await self._seal(self._tenant, events), **options)
+
+
+Beside = Callable[[Transaction, Accepted], Awaitable[None]]
+"""The application's own statements in the transaction of a command's facts."""
 
 
 __all__ = ["App", "FeedView", "FoldView", "RowsView", "Transaction"]

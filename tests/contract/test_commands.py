@@ -8,7 +8,7 @@ from contextlib import suppress
 from random import Random
 
 import pytest
-from psycopg.errors import DeadlockDetected
+from psycopg.errors import CheckViolation, DeadlockDetected
 
 from headwater import Accepted, App, Command, Document, Event, Rejection, Settings, over
 from headwater.commands import Decider
@@ -197,6 +197,58 @@ async def test_concurrent_commands_never_overdraw(app):
     answers = await asyncio.gather(*(app.do(Withdraw("a", 3)) for _ in range(12)))
     assert sorted(type(answer) is Accepted for answer in answers).count(True) == 3
     assert all(answer == NoFunds(1) for answer in answers if not isinstance(answer, Accepted))
+
+
+# Beside the application's own tables ----------------------------------------------------------------
+
+
+async def with_slips(app):
+    """A table of the application's own, and what notes an amount in it."""
+    async with app.transaction() as tx:
+        await tx.connection.execute("CREATE SCHEMA bank")
+        await tx.connection.execute("CREATE TABLE bank.slips (amount int CHECK (amount < 5))")
+
+    async def note(tx, accepted):
+        for event in accepted.events:
+            await tx.connection.execute("INSERT INTO bank.slips VALUES (%s)", [event.amount])
+
+    return note
+
+
+async def slips(app):
+    async with app.transaction() as tx:
+        cursor = await tx.connection.execute("SELECT amount FROM bank.slips")
+        return [amount for (amount,) in await cursor.fetchall()]
+
+
+@pytest.mark.parametrize("key", [None, "once"])
+async def test_what_the_application_writes_beside_a_command_commits_with_its_facts(app, key):
+    note = await with_slips(app)
+    await app.append(Deposited("a", 10))
+    with pytest.raises(CheckViolation):
+        await app.do(Withdraw("a", 5), beside=note, idempotency_key=key)
+    assert await stream(app, "account/a") == [Deposited("a", 10)]
+    assert await slips(app) == []
+    await app.do(Withdraw("a", 4), beside=note, idempotency_key=key)
+    assert await app.do(Withdraw("a", 9), beside=note) == NoFunds(6)
+    assert await stream(app, "account/a") == [Deposited("a", 10), Withdrawn("a", 4)]
+    assert await slips(app) == [4]
+
+
+async def test_a_command_that_comes_again_writes_nothing_beside(app):
+    note = await with_slips(app)
+    await app.append(Deposited("a", 10))
+    again = [app.do(Withdraw("a", 4), beside=note, idempotency_key="k") for _ in range(4)]
+    assert sum(answer.duplicate for answer in await asyncio.gather(*again)) == 3
+    assert await slips(app) == [4]
+
+
+async def test_commands_all_at_once_write_beside_what_was_decided_and_no_more(app):
+    note = await with_slips(app)
+    await app.append(Deposited("a", 10))
+    answers = await asyncio.gather(*(app.do(Withdraw("a", 3), beside=note) for _ in range(12)))
+    assert sum(isinstance(answer, Accepted) for answer in answers) == 3
+    assert await slips(app) == [3, 3, 3]
 
 
 # Boundaries --------------------------------------------------------------------------------------

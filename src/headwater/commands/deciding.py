@@ -34,18 +34,22 @@ _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.002, 0.1
 
 T = TypeVar("T")
 
+Beside = Callable[[Connection, Accepted], Awaitable[None]]
+"""The application's own statements, in the transaction of the facts."""
+
 MAX_ATTEMPTS = 20
 """How often a command is decided before its conflict is raised."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A command, whose it is, and what its events carry."""
+    """A command, whose it is, what its events carry, and what commits with them."""
 
     command: Command
     tenant: str
     metadata: Metadata | None = None
     idempotency_key: str | None = None
+    beside: Beside | None = None
 
     def hash_for(self, decider: Decider[Any]) -> bytes:
         """What tells this request from another under the same key."""
@@ -108,7 +112,7 @@ class Deciding:
             return self._nothing(seen)
         sealed = await self._sealed(request, decided)
         facts = _facts(sealed, seen, request.metadata)
-        if facts is not None:
+        if facts is not None and request.beside is None:
             written = await self._commits.append(group_of(request.tenant, facts))
             return _accepted(written, sealed)
         async with self._database.transaction(request.tenant) as connection:
@@ -227,7 +231,10 @@ async def _append(
         await connection.execute(SQL["commands.require"], required, prepare=True)
         writer = Writer(connection, request.tenant)
         written = await writer.append(*decided, metadata=request.metadata)
-    return _accepted(written, decided)
+    accepted = _accepted(written, decided)
+    if request.beside is not None:
+        await request.beside(connection, accepted)
+    return accepted
 
 
 def _accepted(written: Written, decided: Sequence[Event]) -> Accepted:
