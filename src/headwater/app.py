@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack, cast, overload
 
@@ -432,10 +433,12 @@ class App(Definitions):
         tenant: str | None = None,
         metadata: Metadata | None = None,
         idempotency_key: str | None = None,
+        occurred_at: datetime | None = None,
         beside: Beside | None = None,
     ) -> Accepted | Rejection:
         """Decides on a command and appends what was decided; again where what it looked at has changed.
 
+        ``occurred_at`` is when the facts happened, where that is not when they are recorded.
         ``beside(tx, accepted)`` runs the application's own statements in the transaction of the facts, after
         them: both commit or neither, and what it raises passes. It runs again with each decision, and not at all where there are
         no facts. Under an idempotency key the same command is done once, and answered with where its events are.
@@ -445,7 +448,7 @@ class App(Definitions):
         decider = self.decider(type(command))
         whose = self.tenant_of(tenant)
         within = None if beside is None else self._within(beside, whose)
-        request = Request(command, whose, metadata, idempotency_key, within)
+        request = Request(command, whose, metadata, idempotency_key, occurred_at, within)
         return await self.deciding.do(decider, request)
 
     def _within(

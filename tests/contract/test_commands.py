@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from random import Random
 
 import pytest
@@ -179,6 +180,16 @@ async def test_a_command_leads_to_facts_or_to_a_typed_rejection(app):
     assert refused.message == "The account holds less than that."
     (_, last) = await app.log.stream("account/a", tenant="main")
     assert (last.event, last.metadata) == (Withdrawn("a", 4), {"actor": "ada"})
+
+
+@pytest.mark.parametrize("key", [None, "once"])
+async def test_the_facts_of_a_command_say_when_they_happened(app, key):
+    noon = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    await app.append(Deposited("a", 10), occurred_at=noon - timedelta(hours=1))
+    await app.do(Withdraw("a", 4), occurred_at=noon, idempotency_key=key)
+    await app.do(Withdraw("a", 1))
+    told = [recorded.occurred_at for recorded in await app.log.stream("account/a", tenant="main")]
+    assert told == [noon - timedelta(hours=1), noon, None]
 
 
 async def test_what_a_command_returns_is_read_at_its_token(app):

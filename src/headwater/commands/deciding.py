@@ -7,6 +7,7 @@ import hashlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from random import SystemRandom
 from typing import Any, TypeVar
 
@@ -49,6 +50,7 @@ class Request:
     tenant: str
     metadata: Metadata | None = None
     idempotency_key: str | None = None
+    occurred_at: datetime | None = None
     beside: Beside | None = None
 
     def hash_for(self, decider: Decider[Any]) -> bytes:
@@ -111,7 +113,7 @@ class Deciding:
         if not decided:
             return self._nothing(seen)
         sealed = await self._sealed(request, decided)
-        facts = _facts(sealed, seen, request.metadata)
+        facts = _facts(sealed, seen, request)
         if facts is not None and request.beside is None:
             written = await self._commits.append(group_of(request.tenant, facts))
             return _accepted(written, sealed)
@@ -203,9 +205,7 @@ async def decide_within(
     return await _append(connection, request, seen, decided) if decided else None
 
 
-def _facts(
-    decided: Sequence[Event], seen: Seen, metadata: Metadata | None
-) -> list[Event | Fact] | None:
+def _facts(decided: Sequence[Event], seen: Seen, request: Request) -> list[Event | Fact] | None:
     """The events such that the append itself checks what was seen; None where it cannot.
 
     It can where the decision looked at streams alone, and an event goes to each.
@@ -216,7 +216,14 @@ def _facts(
     facts: list[Event | Fact] = []
     for event in decided:
         version = unchecked.pop(EventType.of(type(event)).stream_of(event), None)
-        facts.append(Fact(event=event, expect=version, metadata=metadata))
+        facts.append(
+            Fact(
+                event=event,
+                expect=version,
+                metadata=request.metadata,
+                occurred_at=request.occurred_at,
+            )
+        )
     return None if unchecked else facts
 
 
@@ -230,7 +237,9 @@ async def _append(
     with translated():
         await connection.execute(SQL["commands.require"], required, prepare=True)
         writer = Writer(connection, request.tenant)
-        written = await writer.append(*decided, metadata=request.metadata)
+        written = await writer.append(
+            *decided, metadata=request.metadata, occurred_at=request.occurred_at
+        )
     accepted = _accepted(written, decided)
     if request.beside is not None:
         await request.beside(connection, accepted)
