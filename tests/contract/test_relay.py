@@ -198,7 +198,9 @@ def _checkpoint(database):
 
 async def test_no_name_of_a_view_is_that_of_a_relays_own_lease(database18):
     """Whoever publishes the watermark holds a lease; a view called ticker once had the same, and was never driven."""
-    app = App("shop", events=[Placed], tenant="main", settings=Settings(database_url=database18.url))
+    app = App(
+        "shop", events=[Placed], tenant="main", settings=Settings(database_url=database18.url)
+    )
     ticker = app.fold(key="order", name="ticker")(shop.orders.fold.evolve)
     async with app:
         await app.deploy()
