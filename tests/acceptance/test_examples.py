@@ -13,8 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from examples.football.app import football
 from examples.football.books import open_books
 from examples.football.generator import made_up
+from examples.football.page import serving
+from examples.football.show import play
 from examples.redis_process import redis, socket_of
 from headwater import Settings
 from headwater.entrances.http import listen
@@ -108,8 +111,6 @@ def test_data_that_is_named_and_cannot_be_read_is_a_failure(tmp_path):
 @asynccontextmanager
 async def football_on(database):
     """The example's app on a test's own database and Redis, its books open."""
-    from examples.football.app import football
-
     with tempfile.TemporaryDirectory(prefix="hw-football-") as name:
         folder, source = Path(name), made_up()
         with redis(folder):
@@ -128,20 +129,17 @@ async def football_on(database):
     browser.CHROMIUM is None, reason="no chromium is installed: apt-get install chromium"
 )
 async def test_the_page_shows_the_match_live_and_its_ticket_opens_the_ticker_alone(database18):
-    from examples.football.page import serving
-    from examples.football.show import play
-
     async with (
-        football_on(database18) as (football, final),
-        serving(football, listen("127.0.0.1:0")) as url,
+        football_on(database18) as (one, final),
+        serving(one, listen("127.0.0.1:0")) as url,
         browser.chromium() as chromium,
         chromium.visit(url, viewport={"width": 360, "height": 740}) as tab,
     ):
         await tab.goto(f"{url}/?match=live")
         await tab.locator("#state").filter(has_text="live").wait_for()
-        await play(football, final, "live", pause_seconds=0)
+        await play(one, final, "live", pause_seconds=0)
         await tab.locator("#ticker li").filter(has_text="Full time").wait_for()
-        ended = await football.matches.get("live")
+        ended = await one.matches.get("live")
         score = f"{ended.home} {ended.goals[ended.home]}:{ended.goals[ended.away]} {ended.away}"
         await tab.locator("#score").filter(has_text=score).wait_for()
         assert await tab.locator("#news li").first.text_content() == f"100{score}"
