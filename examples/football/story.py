@@ -32,35 +32,12 @@ from examples.football.readers import (
 from examples.football.referee import decide
 from examples.football.show import serve
 from examples.football.source import Played, Source
+from examples.telling import Story
 from headwater import Accepted, Rejection, Token
 
 KNOWN = {"WC-2014": 171, "WC-2018": 169, "WC-2022": 172}
 LIVE = "live-final"
 OFF_AIR_SECONDS = 20
-
-
-class Story:
-    """Says what happens, and keeps whether each check held."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self.passed = True
-
-    def say(self, text: str) -> None:
-        """A line of the story."""
-        self._console.print(text, markup=False)
-
-    def chapter(self, title: str) -> None:
-        """A heading."""
-        self._console.print(f"\n[bold]{title}[/]")
-
-    def check(self, what: str, found: object, expected: object) -> None:
-        """A line that says what was found, and what should have been where it differs."""
-        held = found == expected
-        self.passed = self.passed and held
-        self.say(
-            f"  {'ok' if held else 'FAILED'}  {what}: {found}{'' if held else f', not {expected}'}"
-        )
 
 
 async def run(console: Console, source: Source, address: str | None = None) -> bool:

@@ -27,35 +27,12 @@ from examples.portfolio.domain import (
     happened,
 )
 from examples.portfolio.market import trading_day
+from examples.telling import Story
 from headwater import Accepted, Command, Event, Fact, Moment, Token
 
 MINE = "user123-portfolio-A"
 TEN = datetime(2025, 9, 12, 10, tzinfo=UTC)
 OTHER_FEE = Decimal("9.90")
-
-
-class Story:
-    """Says what happens, and keeps whether each check held."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self.passed = True
-
-    def say(self, text: str) -> None:
-        """A line of the story."""
-        self._console.print(text, markup=False)
-
-    def chapter(self, title: str) -> None:
-        """A heading."""
-        self._console.print(f"\n[bold]{title}[/]")
-
-    def check(self, what: str, found: object, expected: object) -> None:
-        """A line that says what was found, and what should have been where it differs."""
-        held = found == expected
-        self.passed = self.passed and held
-        self.say(
-            f"  {'ok' if held else 'FAILED'}  {what}: {found}{'' if held else f', not {expected}'}"
-        )
 
 
 def at(hour: int) -> datetime:
