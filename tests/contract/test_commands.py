@@ -246,6 +246,16 @@ async def test_what_the_application_writes_beside_a_command_commits_with_its_fac
     assert await slips(app) == [4]
 
 
+async def test_a_process_that_decided_there_before_writes_beside_all_the_same(app):
+    note = await with_slips(app)
+    await app.append(Deposited("a", 10))
+    for _ in range(2):
+        await app.do(Withdraw("a", 1))
+        await app.do(Withdraw("a", 2), beside=note)
+    assert len(await stream(app, "account/a")) == 5
+    assert await slips(app) == [2, 2]
+
+
 async def test_a_command_that_comes_again_writes_nothing_beside(app):
     note = await with_slips(app)
     await app.append(Deposited("a", 10))
