@@ -8,6 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from random import SystemRandom
 from typing import Any, TypeVar
 
@@ -42,18 +43,23 @@ _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.002, 0.1
 
 T = TypeVar("T")
 
+Beside = Callable[[Connection, Accepted], Awaitable[None]]
+"""The application's own statements, in the transaction of the facts."""
+
 MAX_ATTEMPTS = 20
 """How often a command is decided before its conflict is raised."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A command, whose it is, and what its events carry."""
+    """A command, whose it is, what its events carry, and what commits with them."""
 
     command: Command
     tenant: str
     metadata: Metadata | None = None
     idempotency_key: str | None = None
+    occurred_at: datetime | None = None
+    beside: Beside | None = None
 
     def hash_for(self, decider: Decider[Any]) -> bytes:
         """What tells this request from another under the same key."""
@@ -118,8 +124,8 @@ class Deciding:
         if not decided:
             return self._nothing(seen)
         sealed = await self._sealed(request, decided)
-        facts = _facts(sealed, seen, request.metadata)
-        if facts is not None:
+        facts = _facts(sealed, seen, request)
+        if facts is not None and request.beside is None:
             return await self._proved(sights, seen, sealed, facts)
         async with self._database.transaction(request.tenant) as connection:
             return await _append(connection, request, seen, sealed)
@@ -129,7 +135,7 @@ class Deciding:
     ) -> Accepted | None:
         """What is decided on remembered states, where the append proves that they still hold; else None."""
         log = self._database.identity
-        if (seen := self._remembered.seen(log, sights)) is None:
+        if request.beside is not None or (seen := self._remembered.seen(log, sights)) is None:
             return None
         facts = None
         # Whatever else comes of it, an error of the function's too, comes again of what is read.
@@ -137,7 +143,7 @@ class Deciding:
             decided = decider.decided(seen.states, request.command)
             if decided and not isinstance(decided, Rejection):
                 sealed = await self._sealed(request, decided)
-                facts = _facts(sealed, seen, request.metadata)
+                facts = _facts(sealed, seen, request)
         if facts is not None:
             with suppress(AppendRefused):  # and nothing else: it may have been appended
                 return await self._proved(sights, seen, sealed, facts)
@@ -235,9 +241,7 @@ async def decide_within(
     return await _append(connection, request, seen, decided) if decided else None
 
 
-def _facts(
-    decided: Sequence[Event], seen: Seen, metadata: Metadata | None
-) -> list[Event | Fact] | None:
+def _facts(decided: Sequence[Event], seen: Seen, request: Request) -> list[Event | Fact] | None:
     """The events such that the append itself checks what was seen; None where it cannot.
 
     It can where the decision looked at streams alone, and an event goes to each.
@@ -248,7 +252,14 @@ def _facts(
     facts: list[Event | Fact] = []
     for event in decided:
         version = unchecked.pop(EventType.of(type(event)).stream_of(event), None)
-        facts.append(Fact(event=event, expect=version, metadata=metadata))
+        facts.append(
+            Fact(
+                event=event,
+                expect=version,
+                metadata=request.metadata,
+                occurred_at=request.occurred_at,
+            )
+        )
     return None if unchecked else facts
 
 
@@ -262,8 +273,13 @@ async def _append(
     with translated():
         await connection.execute(SQL["commands.require"], required, prepare=True)
         writer = Writer(connection, request.tenant)
-        written = await writer.append(*decided, metadata=request.metadata)
-    return _accepted(written, decided)
+        written = await writer.append(
+            *decided, metadata=request.metadata, occurred_at=request.occurred_at
+        )
+    accepted = _accepted(written, decided)
+    if request.beside is not None:
+        await request.beside(connection, accepted)
+    return accepted
 
 
 def _accepted(written: Written, decided: Sequence[Event]) -> Accepted:
