@@ -28,6 +28,8 @@ from headwater.stores.redis import Redis
 VIEWS = Path(__file__).parent / "sql" / "views"
 DAY_SECONDS = 86_400
 LINES = 10
+IDLE_SECONDS = 5.0
+"""How long the embedded ClickHouse, 350 MB in memory, stays after the example has gone."""
 
 FACTS: list[type[Event]] = [
     KickedOff, Scored, Booked, SentOff, Substituted, Ended, WentOffAir, RuleBroken, Reacted
@@ -71,7 +73,7 @@ def football(statistics: str = "statistics") -> Football:
         app.command(matches)(rule)
     fast = Redis("redis")
     # ClickHouse's engine is a large wheel: without it the same SQL is kept in Postgres.
-    analysis = ClickHouse("clickhouse") if find_spec("chdb") else None
+    analysis = ClickHouse("clickhouse", idle_seconds=IDLE_SECONDS) if find_spec("chdb") else None
     return Football(
         app,
         matches,
