@@ -6,10 +6,13 @@ BIN := $(VENV)/bin
 # Processes that share the tests, each with servers of its own.
 WORKERS ?= 3
 
-.PHONY: demo test lint bench run clean
+.PHONY: demo football portfolio test lint bench run clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python -m examples.airport
+
+football portfolio: $(VENV)/demo.stamp
+	$(BIN)/python -m examples.$@
 
 # Lint and types are checked while the tests run, and are told after them.
 test: $(VENV)/dev.stamp

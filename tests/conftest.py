@@ -149,3 +149,10 @@ def own_server() -> Iterator[TestDatabase]:
     """A durable server of the test's own, which it may crash, with one migrated database."""
     for server in _serve(18, {"shared_buffers": "64MB", "wal_level": "logical"}):
         yield TestDatabase(server, server.template)
+
+
+@pytest.fixture
+def plain_server() -> Iterator[TestDatabase]:
+    """A server as it comes, whose WAL is not for logical replication, with one migrated database."""
+    for server in _serve(18, {"shared_buffers": "64MB", "fsync": "off", "wal_level": "replica"}):
+        yield TestDatabase(server, server.template)

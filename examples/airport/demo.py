@@ -15,10 +15,10 @@ from examples.airport.app import aircraft, airport_hours, app, carrier_delays, r
 from examples.airport.checks import Check, checks, expectations
 from examples.airport.files import queries
 from examples.airport.live import LiveReplay, Source
-from examples.airport.redis_process import redis
 from examples.airport.relay_process import RelayProcess
 from examples.airport.replay import Progress
 from examples.airport.second_act import second_act
+from examples.redis_process import redis
 
 VIEWS = (carrier_delays, routes, airport_hours, aircraft)
 RESULTS = ("carriers", "routes", "hours", "weather", "aircraft")

@@ -19,6 +19,7 @@ from msgspec import Struct
 from examples.airport.app import VIEWS, Arrived, Cancelled, Departed, Diverted, Scheduled, app
 from examples.airport.checks import Check
 from examples.airport.files import queries
+from examples.redis_process import socket_of
 from headwater import Distinct, Document, Event, Ranking
 from headwater.stores.clickhouse import ClickHouse
 from headwater.stores.lake import Lake
@@ -71,11 +72,6 @@ def place(folder: Path, absent: dict[str, str]) -> None:
         os.environ.pop(_variable(name), None)
         if name not in absent:
             os.environ[_variable(name)] = url
-
-
-def socket_of(folder: Path) -> Path:
-    """Where the demo's Redis listens. The path of a socket is at most 107 bytes long."""
-    return folder.resolve() / "redis.sock"
 
 
 def declare() -> list[str]:

@@ -6,8 +6,9 @@ built.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Any, TypeVar, Unpack, cast, overload
 
 from psycopg import sql
@@ -156,11 +157,17 @@ class App(Runnable):
         tenant: str | None = None,
         metadata: Metadata | None = None,
         idempotency_key: str | None = None,
+        occurred_at: datetime | None = None,
+        beside: Beside | None = None,
     ) -> Accepted | Rejection:
         """Decides on a command and appends what was decided; again where what it looked at has changed.
 
-        A command that a saga starts with starts it; where the instance is there, it is answered as a duplicate.
-        Under an idempotency key the same command is done once, and answered with where its events are.
+        A command that a saga starts with starts it; where the instance is there, it is answered as a duplicate. The rest
+        of what may be said is for commands that are decided on.
+        ``occurred_at`` is when the facts happened, where that is not when they are recorded.
+        ``beside(tx, accepted)`` runs the application's own statements in the transaction of the facts, after
+        them: both commit or neither, and what it raises passes. It runs again with each decision, and not at all where there are
+        no facts. Under an idempotency key the same command is done once, and answered with where its events are.
         Raises CommandDefinitionError, VersionConflict or DecisionOutdated after 20 conflicts,
         IdempotencyKeyReused, StateUnreadable, and what ``append`` raises.
         """
@@ -169,8 +176,15 @@ class App(Runnable):
             database = self._open.database("headwater_app")
             return await start_saga(database, saga, command, whose, metadata, idempotency_key)
         decider = self.decider(type(command))
-        request = Request(command, whose, metadata, idempotency_key)
+        within = None if beside is None else self._within(beside, whose)
+        request = Request(command, whose, metadata, idempotency_key, occurred_at, within)
         return await self.deciding.do(decider, request)
+
+    def _within(
+        self, beside: Beside, tenant: str
+    ) -> Callable[[Connection, Accepted], Awaitable[None]]:
+        seal = self._open.personal.seal
+        return lambda connection, accepted: beside(Transaction(connection, tenant, seal), accepted)
 
     async def query(
         self,
@@ -213,6 +227,10 @@ class Transaction(Writer):
     async def append(self, *events: Event | Fact, **options: Unpack[AppendOptions]) -> Written:
         """Appends events, their personal fields sealed; see Writer."""
         return await super().append(*await self._seal(self._tenant, events), **options)
+
+
+Beside = Callable[[Transaction, Accepted], Awaitable[None]]
+"""The application's own statements in the transaction of a command's facts."""
 
 
 __all__ = ["App", "FeedView", "FoldView", "RowsView", "Transaction"]

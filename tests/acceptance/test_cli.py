@@ -341,6 +341,8 @@ def test_a_wrong_setting_is_explained(database18):
     assert "no setting HEADWATER_POOLSIZE" in misspelt("views", exits=2).stderr
     malformed = CommandLine(database18.url, HEADWATER_POOL_SIZE="many")
     assert "HEADWATER_POOL_SIZE is 'many'" in malformed("views", exits=2).stderr
+    ours = CommandLine(database18.url, HEADWATER_DATA="/data", HEADWATER_TEST_SEED="1")
+    ours("views")
     missing = CommandLine(database18.url)
     assert "HEADWATER_ADMIN_DATABASE_URL" in missing("init", exits=2).stderr
 

@@ -385,3 +385,46 @@ async def test_values_are_the_same_by_either_way(shop):
         (a, exact_a), (b, exact_b) = by["shop-a"], by["shop-b"]
         assert {name: (a[name], b[name]) for name in a if a[name] != b[name]} == {}, key
         assert exact_a == exact_b, key
+
+
+async def test_partitions_are_told_as_the_table_they_are_of(shop):
+    """Whoever writes to which, and those that come later too."""
+    shop.run(
+        "CREATE TABLE parts (id int, region text, total int, PRIMARY KEY (id, region)) PARTITION BY LIST (region)"
+    )
+    shop.run("CREATE TABLE parts_a PARTITION OF parts FOR VALUES IN ('a')")
+    shop.run("CREATE TABLE parts_b PARTITION OF parts FOR VALUES IN ('b')")
+    shop.run("INSERT INTO parts VALUES (0, 'a', 1), (4, 'b', 1)")
+    async with shop.reading():
+        await shop.capture("shop.parts")
+        shop.run("INSERT INTO parts VALUES (1, 'a', 1), (2, 'b', 1)")
+        shop.run("INSERT INTO parts_a VALUES (3, 'a', 1)")
+        shop.run("UPDATE parts_a SET total = 2 WHERE id = 3")
+        shop.run("UPDATE parts SET region = 'b' WHERE id = 1")
+        shop.run("DELETE FROM parts_b WHERE id = 4")
+        shop.run("CREATE TABLE parts_c PARTITION OF parts FOR VALUES IN ('c')")
+        shop.run("INSERT INTO parts VALUES (5, 'c', 1)")
+        await shop.until_read()
+    assert {(stream, row["total"]) for (_, stream), row in shop.fold().items()} == {
+        ("shop-parts/0,a", 1), ("shop-parts/1,b", 1), ("shop-parts/2,b", 1), ("shop-parts/3,a", 2),
+        ("shop-parts/5,c", 1)}  # fmt: skip
+    assert shop.misfits() == []
+
+
+async def test_a_row_belongs_to_the_tenant_in_its_column(shop):
+    shop.run("CREATE TABLE bills (id int PRIMARY KEY, owner text NOT NULL, total int)")
+    shop.run("INSERT INTO bills VALUES (0, 'a', 1)")
+    options = CaptureOptions(tenant_column="owner", way="replication")
+    async with shop.reading():
+        with pytest.raises(errors.CaptureRefused, match="does not tell the key and the tenant"):
+            await shop.capture("shop.bills", options)
+        shop.run("ALTER TABLE bills REPLICA IDENTITY FULL")
+        await shop.capture("shop.bills", options)
+        shop.run("INSERT INTO bills VALUES (1, 'a', 1), (2, 'b', 1), (3, 'not a tenant!', 1)")
+        shop.run("UPDATE bills SET owner = 'c', total = 2 WHERE id = 1")
+        shop.run("UPDATE bills SET total = 2 WHERE id = 2")
+        shop.run("DELETE FROM bills WHERE id = 0")
+        await shop.until_read()
+    assert {(tenant[:7], stream, row["total"]) for (tenant, stream), row in shop.fold().items()} == {
+        ("c", "shop-bills/1", 2), ("b", "shop-bills/2", 2), ("sha256:", "shop-bills/3", 1)}  # fmt: skip
+    assert shop.misfits() == []

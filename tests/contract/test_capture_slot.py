@@ -13,7 +13,7 @@ import pytest
 from warm import warm
 
 from headwater import errors
-from headwater.capture import check_requirements, monitor
+from headwater.capture import begin_resync, check_requirements, make_told, monitor
 from tests.support.captured import Shop
 from tests.support.replicated import ReplicatedShop
 from tests.support.web import api
@@ -93,6 +93,45 @@ async def test_wal_that_postgres_removed_loses_the_slot_and_a_resync_mends_it(ow
     assert log_rows(shop) == table_rows(shop)
     assert len(shop.log("metadata ? 'resync'")) == 3
     assert "No capture is lost" in await run(shop, tmp_path, "resync")
+
+
+async def test_a_slot_that_postgres_gave_up_because_nobody_read_it_is_mended_by_a_resync(own_shop):
+    shop = own_shop
+    shop.run("INSERT INTO orders SELECT n, n FROM generate_series(1, 10) AS n")
+    async with shop.reading():
+        captured = await shop.capture()
+    shop.run("UPDATE orders SET total = 0 WHERE id <= 3")
+    reason = "SELECT invalidation_reason FROM pg_replication_slots"
+    with shop.database.admin() as admin:
+        admin.execute("ALTER SYSTEM SET idle_replication_slot_timeout = '1s'")
+        admin.execute("SELECT pg_reload_conf()")
+        async with asyncio.timeout(60):
+            while admin.execute(reason).fetchone() != ("idle_timeout",):
+                admin.execute("CHECKPOINT")
+                await asyncio.sleep(0.05)
+        admin.execute("ALTER SYSTEM RESET idle_replication_slot_timeout")
+        admin.execute("SELECT pg_reload_conf()")
+    async with shop.reading() as reader:
+        while reader.standing.state != "lost":
+            await asyncio.sleep(0.01)
+        assert "Postgres has invalidated the slot: idle_timeout" in shop.state()[0][1]
+        await begin_resync(shop.operator, captured)
+        await make_told(shop.operator, shop.url, captured.id)
+        await shop.fill(captured)
+        await shop.until_read()
+    assert log_rows(shop) == table_rows(shop)
+    assert len(shop.log("metadata ? 'resync'")) == 3
+
+
+async def test_a_server_whose_wal_tells_no_rows_is_refused(plain_server):
+    shop = ReplicatedShop(plain_server)
+    shop.run(ORDERS)
+    before = shop.run("SELECT count(*) FROM pg_class")
+    with pytest.raises(errors.CaptureRefused, match="wal_level is replica") as refused:
+        await shop.capture()
+    assert "ALTER SYSTEM SET wal_level = logical" in refused.value.hint
+    assert shop.run("SELECT count(*) FROM pg_class") == before
+    await shop.close()
 
 
 async def test_a_slot_that_holds_back_too_much_is_given_up(shop18):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from random import Random
 
 import pytest
-from psycopg.errors import DeadlockDetected
+from psycopg.errors import CheckViolation, DeadlockDetected
 
 from headwater import Accepted, App, Command, Document, Event, Rejection, Settings, over
 from headwater.commands import Decider
@@ -188,6 +189,16 @@ async def test_a_command_leads_to_facts_or_to_a_typed_rejection(app18):
     assert (last.event, last.metadata) == (Withdrawn("a", 4), {"actor": "ada"})
 
 
+@pytest.mark.parametrize("key", [None, "once"])
+async def test_the_facts_of_a_command_say_when_they_happened(app, key):
+    noon = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    await app.append(Deposited("a", 10), occurred_at=noon - timedelta(hours=1))
+    await app.do(Withdraw("a", 4), occurred_at=noon, idempotency_key=key)
+    await app.do(Withdraw("a", 1))
+    told = [recorded.occurred_at for recorded in await app.log.stream("account/a", tenant="main")]
+    assert told == [noon - timedelta(hours=1), noon, None]
+
+
 async def test_what_a_command_returns_is_read_at_its_token(app18):
     await app18.append(Deposited("a", 10))
     async with app18.relay():
@@ -204,6 +215,68 @@ async def test_concurrent_commands_never_overdraw(app):
     answers = await asyncio.gather(*(app.do(Withdraw("a", 3)) for _ in range(12)))
     assert sorted(type(answer) is Accepted for answer in answers).count(True) == 3
     assert all(answer == NoFunds(1) for answer in answers if not isinstance(answer, Accepted))
+
+
+# Beside the application's own tables ----------------------------------------------------------------
+
+
+async def with_slips(app):
+    """A table of the application's own, and what notes an amount in it."""
+    async with app.transaction() as tx:
+        await tx.connection.execute("CREATE SCHEMA bank")
+        await tx.connection.execute("CREATE TABLE bank.slips (amount int CHECK (amount < 5))")
+
+    async def note(tx, accepted):
+        for event in accepted.events:
+            await tx.connection.execute("INSERT INTO bank.slips VALUES (%s)", [event.amount])
+
+    return note
+
+
+async def slips(app):
+    async with app.transaction() as tx:
+        cursor = await tx.connection.execute("SELECT amount FROM bank.slips")
+        return [amount for (amount,) in await cursor.fetchall()]
+
+
+@pytest.mark.parametrize("key", [None, "once"])
+async def test_what_the_application_writes_beside_a_command_commits_with_its_facts(app, key):
+    note = await with_slips(app)
+    await app.append(Deposited("a", 10))
+    with pytest.raises(CheckViolation):
+        await app.do(Withdraw("a", 5), beside=note, idempotency_key=key)
+    assert await stream(app, "account/a") == [Deposited("a", 10)]
+    assert await slips(app) == []
+    await app.do(Withdraw("a", 4), beside=note, idempotency_key=key)
+    assert await app.do(Withdraw("a", 9), beside=note) == NoFunds(6)
+    assert await stream(app, "account/a") == [Deposited("a", 10), Withdrawn("a", 4)]
+    assert await slips(app) == [4]
+
+
+async def test_a_process_that_decided_there_before_writes_beside_all_the_same(app):
+    note = await with_slips(app)
+    await app.append(Deposited("a", 10))
+    for _ in range(2):
+        await app.do(Withdraw("a", 1))
+        await app.do(Withdraw("a", 2), beside=note)
+    assert len(await stream(app, "account/a")) == 5
+    assert await slips(app) == [2, 2]
+
+
+async def test_a_command_that_comes_again_writes_nothing_beside(app):
+    note = await with_slips(app)
+    await app.append(Deposited("a", 10))
+    again = [app.do(Withdraw("a", 4), beside=note, idempotency_key="k") for _ in range(4)]
+    assert sum(answer.duplicate for answer in await asyncio.gather(*again)) == 3
+    assert await slips(app) == [4]
+
+
+async def test_commands_all_at_once_write_beside_what_was_decided_and_no_more(app):
+    note = await with_slips(app)
+    await app.append(Deposited("a", 10))
+    answers = await asyncio.gather(*(app.do(Withdraw("a", 3), beside=note) for _ in range(12)))
+    assert sum(isinstance(answer, Accepted) for answer in answers) == 3
+    assert await slips(app) == [3, 3, 3]
 
 
 # Boundaries --------------------------------------------------------------------------------------

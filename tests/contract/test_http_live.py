@@ -16,7 +16,7 @@ import websockets
 from redis_server import RedisServer
 
 from headwater import Settings
-from headwater.entrances.http import Limits
+from headwater.entrances.http import Limits, ticket
 from headwater.stores.redis import Redis
 from headwater.testing import contract_app
 from tests.contract.test_http import append
@@ -345,6 +345,29 @@ async def test_a_ticket_opens_one_channel_once(client):
         assert again.status_code == 401
     elsewhere = await client.get("/v1/events", params={"ticket": ticket}, headers=bare)
     assert elsewhere.status_code == 401
+
+
+async def test_an_application_makes_tickets_that_open_the_named_channel_alone(client):
+    bare = {"Authorization": ""}
+    for named, path, others in (
+        ("views/orders", "/v1/live/views/orders", ("/v1/live/events", "/v1/live/views/sales")),
+        ("events", "/v1/live/events", ("/v1/live/views/orders",)),
+    ):
+        made = await ticket(client.app, named)
+        for other in others:
+            refused = await client.get(other, params={"ticket": made}, headers=bare)
+            assert refused.status_code == 401, other
+        async with follow(client, path, headers=bare, ticket=made) as stream:
+            assert stream.last_id
+        again = await client.get(path, params={"ticket": made}, headers=bare)
+        assert again.status_code == 401
+    url = f"{client.server.url.replace('http', 'ws')}/v1/live/views/orders"
+    made = await ticket(client.app, "views/orders")
+    async with websockets.connect(f"{url}?ticket={made}", origin=client.server.url):
+        pass
+    made = await ticket(client.app, "events")
+    with pytest.raises(websockets.InvalidStatus):
+        await websockets.connect(f"{url}?ticket={made}", origin=client.server.url)
 
 
 async def test_channels_are_refused_clearly(database18):

@@ -271,3 +271,22 @@ async def test_a_malformed_tenant_of_the_session_is_refused(app, statement):
         with pytest.raises(errors.TenantMissing, match="malformed"):
             async with app.transaction(tenant) as connection:
                 await connection.execute(statement)
+
+
+async def test_an_append_behind_many_that_gave_up_is_written(app):
+    commits = SharedCommits(app, writers=1)
+
+    def asked(order):
+        return asyncio.create_task(commits.append(group_of("main", [Placed(order, Decimal(1))])))
+
+    gave_up = [asked(f"{number}") for number in range(600)]  # more than one commit takes
+    await asyncio.sleep(0)
+    for task in gave_up:
+        task.cancel()
+    await asyncio.gather(*gave_up, return_exceptions=True)
+    behind = asked("behind")
+    await asyncio.sleep(0)
+    await commits.start()
+    async with asyncio.timeout(10):
+        assert (await behind).version == 1
+    await commits.stop()

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 import shop
 from shop import Placed
 
-from headwater import Settings
+from headwater import App, Settings
 
 pytestmark = pytest.mark.postgres
 
@@ -194,3 +194,20 @@ def _checkpoint(database):
     with database.admin() as admin:
         (position,) = admin.execute("SELECT min(position) FROM headwater.checkpoints").fetchone()
     return position
+
+
+async def test_no_name_of_a_view_is_that_of_a_relays_own_lease(database18):
+    """Whoever publishes the watermark holds a lease; a view called ticker once had the same, and was never driven."""
+    app = App(
+        "shop", events=[Placed], tenant="main", settings=Settings(database_url=database18.url)
+    )
+    ticker = app.fold(key="order", name="ticker")(shop.orders.fold.evolve)
+    async with app:
+        await app.deploy()
+        async with app.relay():
+            written = await app.append(Placed("1", Decimal(5)))
+            assert await ticker.get("1", at_least=written.token, timeout_seconds=20) is not None
+            with database18.admin() as admin:
+                names = admin.execute("SELECT name FROM headwater.leases").fetchall()
+        own = {name for (name,) in names} - {"ticker"}
+        assert all("/" in name for name in own), own

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from random import SystemRandom
 from typing import Any, TypeVar
 
@@ -42,8 +43,11 @@ _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.002, 0.1
 
 T = TypeVar("T")
 
-Beside = Callable[[Sequence[Event] | Rejection], Sequence[Fact]]
+Following = Callable[[Sequence[Event] | Rejection], Sequence[Fact]]
 """Facts of the caller's own that commit with what was decided, the rejection included."""
+
+Beside = Callable[[Connection, Accepted], Awaitable[None]]
+"""The application's own statements, in the transaction of the facts."""
 
 MAX_ATTEMPTS = 20
 """How often a command is decided before its conflict is raised."""
@@ -51,12 +55,14 @@ MAX_ATTEMPTS = 20
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A command, whose it is, and what its events carry."""
+    """A command, whose it is, what its events carry, and what commits with them."""
 
     command: Command
     tenant: str
     metadata: Metadata | None = None
     idempotency_key: str | None = None
+    occurred_at: datetime | None = None
+    beside: Beside | None = None
 
     def hash_for(self, decider: Decider[Any]) -> bytes:
         """What tells this request from another under the same key."""
@@ -110,8 +116,8 @@ class Deciding:
         with span(f"command {decider.name}"):
             return await self.again(lambda: self._attempt(decider, request, sights), decider.name)
 
-    async def do_beside(
-        self, decider: Decider[Any], request: Request, own: str, beside: Beside
+    async def do_with(
+        self, decider: Decider[Any], request: Request, own: str, following: Following
     ) -> Sequence[Event] | Rejection:
         """The same with facts of the caller's own stream in the same commit, also beside a rejection.
 
@@ -123,8 +129,8 @@ class Deciding:
             seen = await self._look(sights)
             decided = decider.decided(seen.states, request.command)
             sealed = () if isinstance(decided, Rejection) else await self._sealed(request, decided)
-            own_facts = beside(decided if isinstance(decided, Rejection) else sealed)
-            facts = _facts(sealed, seen, request.metadata) if sealed else []
+            own_facts = following(decided if isinstance(decided, Rejection) else sealed)
+            facts = _facts(sealed, seen, request) if sealed else []
             if facts is not None:
                 await self._commits.append(group_of(request.tenant, [*facts, *own_facts]))
             else:
@@ -149,8 +155,8 @@ class Deciding:
         if not decided:
             return self._nothing(seen)
         sealed = await self._sealed(request, decided)
-        facts = _facts(sealed, seen, request.metadata)
-        if facts is not None:
+        facts = _facts(sealed, seen, request)
+        if facts is not None and request.beside is None:
             return await self._proved(sights, seen, sealed, facts)
         async with self._database.transaction(request.tenant) as connection:
             return await _append(connection, request, seen, sealed)
@@ -160,7 +166,7 @@ class Deciding:
     ) -> Accepted | None:
         """What is decided on remembered states, where the append proves that they still hold; else None."""
         log = self._database.identity
-        if (seen := self._remembered.seen(log, sights)) is None:
+        if request.beside is not None or (seen := self._remembered.seen(log, sights)) is None:
             return None
         facts = None
         # Whatever else comes of it, an error of the function's too, comes again of what is read.
@@ -168,7 +174,7 @@ class Deciding:
             decided = decider.decided(seen.states, request.command)
             if decided and not isinstance(decided, Rejection):
                 sealed = await self._sealed(request, decided)
-                facts = _facts(sealed, seen, request.metadata)
+                facts = _facts(sealed, seen, request)
         if facts is not None:
             with suppress(AppendRefused):  # and nothing else: it may have been appended
                 return await self._proved(sights, seen, sealed, facts)
@@ -266,9 +272,7 @@ async def decide_within(
     return await _append(connection, request, seen, decided) if decided else None
 
 
-def _facts(
-    decided: Sequence[Event], seen: Seen, metadata: Metadata | None
-) -> list[Event | Fact] | None:
+def _facts(decided: Sequence[Event], seen: Seen, request: Request) -> list[Event | Fact] | None:
     """The events such that the append itself checks what was seen; None where it cannot.
 
     It can where the decision looked at streams alone, and an event goes to each.
@@ -279,7 +283,14 @@ def _facts(
     facts: list[Event | Fact] = []
     for event in decided:
         version = unchecked.pop(EventType.of(type(event)).stream_of(event), None)
-        facts.append(Fact(event=event, expect=version, metadata=metadata))
+        facts.append(
+            Fact(
+                event=event,
+                expect=version,
+                metadata=request.metadata,
+                occurred_at=request.occurred_at,
+            )
+        )
     return None if unchecked else facts
 
 
@@ -288,7 +299,7 @@ async def _append(
     request: Request,
     seen: Seen,
     decided: Sequence[Event],
-    beside: Sequence[Fact] = (),
+    following: Sequence[Fact] = (),
 ) -> Accepted:
     required = {
         "streams": msgspec.json.encode(seen.by("stream")).decode(),
@@ -297,8 +308,13 @@ async def _append(
     with translated():
         await connection.execute(SQL["commands.require"], required, prepare=True)
         writer = Writer(connection, request.tenant)
-        written = await writer.append(*decided, *beside, metadata=request.metadata)
-    return _accepted(written, decided)
+        written = await writer.append(
+            *decided, *following, metadata=request.metadata, occurred_at=request.occurred_at
+        )
+    accepted = _accepted(written, decided)
+    if request.beside is not None:
+        await request.beside(connection, accepted)
+    return accepted
 
 
 def _accepted(written: Written, decided: Sequence[Event]) -> Accepted:

@@ -70,7 +70,8 @@ class SharedCommits:
             await self._wake.wait()
             batch = self._take()
             if not batch:
-                self._wake.clear()
+                if not self._waiting:  # else all that were taken had given up
+                    self._wake.clear()
                 continue
             try:
                 await self._commit(batch)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 from headwater.log.tasks import ended
 
@@ -33,14 +33,20 @@ class Shared(Generic[Q, A]):
         waiting: asyncio.Future[A] = asyncio.get_running_loop().create_future()
         self._waiting.append((question, waiting))
         if len(self._tasks) < _WORKERS:
-            task = asyncio.create_task(self._run(), name=self._name)
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._tasks.add(asyncio.create_task(self._work(), name=self._name))
         return await waiting
 
     async def close(self) -> None:
         """Ends what answers; whoever waits is cancelled. Idempotent."""
         await ended(list(self._tasks))
+
+    async def _work(self) -> None:
+        try:
+            await self._run()
+        finally:
+            # In the step that saw that nobody waits: a callback of the task's end comes a step later, and who
+            # asks in between would count on a worker that has ended.
+            self._tasks.discard(cast("asyncio.Task[None]", asyncio.current_task()))
 
     async def _run(self) -> None:
         while self._waiting:

@@ -23,6 +23,9 @@ EMBEDDED_DATABASE = "headwater"
 EMBEDDED_LOGIN = "headwater_login"
 
 
+_NOT_OURS = re.compile(r"(?!HEADWATER_)|HEADWATER_TEST_|HEADWATER_DATA$")
+"""Other programs' variables, and those of tests and examples."""
+
 _STORE = re.compile(r"HEADWATER_STORE_([A-Z][A-Z0-9_]*)_URL")
 
 
@@ -167,7 +170,7 @@ class Settings:
         variables = {f.metadata["variable"]: f for f in fields(Settings)}
         stores: dict[str, str] = {}
         for variable, text in environment.items():
-            if not variable.startswith("HEADWATER_") or variable.startswith("HEADWATER_TEST_"):
+            if _NOT_OURS.match(variable):
                 continue
             if (store := _STORE.fullmatch(variable)) is not None:
                 stores[store[1].lower()] = text

@@ -30,7 +30,7 @@ from headwater.relay.runner import Pace, Progress, Runner
 
 _log = logging.getLogger("headwater.relay")
 
-_TICKER = "ticker"
+_TICKER = "log/ticker"  # no view has a name with a slash
 _TICK_SECONDS = (0.001, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05)
 _POLL_SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05)
 _MAINTENANCE_SECONDS = 600.0

@@ -27,13 +27,13 @@ async def do_command(run: Run, call: Call) -> bool:
     """Decides, and appends what was decided with the step's record. Raises VersionConflict where the stream has moved on."""
     made: list[Event] = []
 
-    def beside(outcome: Sequence[Event] | Rejection) -> Sequence[Fact]:
+    def following(outcome: Sequence[Event] | Rejection) -> Sequence[Fact]:
         made[:] = [done_by_command(run.replay.saga, call, outcome, run.record.now())]
         return [Fact(event=made[0], expect=run.record.version)]
 
     request = Request(call.what, run.record.job.tenant, cause_of(run, call.step))
     decider = run.app.decider(type(call.what))
-    await run.app.deciding.do_beside(decider, request, run.replay.saga.stream, beside)
+    await run.app.deciding.do_with(decider, request, run.replay.saga.stream, following)
     run.record.version += 1
     run.replay.feed(made[0])
     return True

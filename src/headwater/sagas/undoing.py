@@ -95,14 +95,14 @@ async def _command(run: Run, done: Done, command: Any) -> bool:
     made: list[Event] = []
     saga = run.replay.saga
 
-    def beside(outcome: Sequence[Event] | Rejection) -> Sequence[Fact]:
+    def following(outcome: Sequence[Event] | Rejection) -> Sequence[Fact]:
         if isinstance(outcome, Rejection):
             raise Refused(f"{type(command).__name__} was rejected: {outcome.message}")
         made[:] = [SagaUndone(saga.name, saga.id, done.step, type(command).__name__)]
         return [Fact(event=made[0], expect=run.record.version)]
 
     request = Request(command, run.record.job.tenant, cause_of(run, done.step))
-    await run.app.deciding.do_beside(run.app.decider(type(command)), request, saga.stream, beside)
+    await run.app.deciding.do_with(run.app.decider(type(command)), request, saga.stream, following)
     run.record.version += 1
     run.replay.feed(made[0])
     return True

@@ -75,7 +75,7 @@ def die_in_saga(point: str, *, at_call: int = 1) -> None:
     when, step = point.split()
     known: dict[str, tuple[type, str]] = {
         "begin": (Record, "begin"),
-        "do": (Deciding, "do_beside"),
+        "do": (Deciding, "do_with"),
         "write": (Record, "write"),
         "apply": (SagasView, "apply"),
     }

@@ -1,8 +1,8 @@
 -- name: slot
 SELECT r.generation, r.slot, r.state, r.applied::text, r.wanted::text, s.slot_name IS NOT NULL, coalesce(s.active, false),
        CASE WHEN s.slot_name IS NULL THEN 'the slot is gone'
-            WHEN s.wal_status = 'lost' THEN 'Postgres has removed WAL that the slot needs'
-            WHEN to_jsonb(s) ->> 'invalidation_reason' IS NOT NULL THEN 'Postgres has invalidated the slot: ' || (to_jsonb(s) ->> 'invalidation_reason') END,
+            WHEN to_jsonb(s) ->> 'invalidation_reason' <> 'wal_removed' THEN 'Postgres has invalidated the slot: ' || (to_jsonb(s) ->> 'invalidation_reason')
+            WHEN s.wal_status = 'lost' THEN 'Postgres has removed WAL that the slot needs' END,
        s.confirmed_flush_lsn::text,
        coalesce(pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_receive_lsn() ELSE pg_current_wal_lsn() END, s.restart_lsn), 0)::bigint,
        ARRAY(SELECT p.pubname::text FROM pg_publication AS p WHERE p.pubname = 'headwater_replication' OR EXISTS (

@@ -13,7 +13,8 @@ except ModuleNotFoundError as error:
 from headwater.entrances.http.asgi import asgi
 from headwater.entrances.http.limits import Limits
 from headwater.entrances.http.server import DEFAULT_ADDRESS, Serving, listen, run, serving
+from headwater.entrances.http.tickets import ticket
 
 _ = (starlette, uvicorn)
 
-__all__ = ["DEFAULT_ADDRESS", "Limits", "Serving", "asgi", "listen", "run", "serving"]
+__all__ = ["DEFAULT_ADDRESS", "Limits", "Serving", "asgi", "listen", "run", "serving", "ticket"]

@@ -171,28 +171,35 @@ class Gate:
 
     # Tickets -------------------------------------------------------------------------------------
 
-    async def issue_ticket(self, tenant: str) -> str:
-        """A text that opens one live channel of the tenant, once and soon."""
+    async def issue_ticket(self, tenant: str, channel: str | None = None) -> str:
+        """A text that opens one live channel of the tenant, once and soon; where one is named, that one alone.
+
+        The channel is part of what is hashed: under another name the ticket is not known.
+        """
         ticket = secrets.token_urlsafe()
+        digest = _digest(ticket if channel is None else f"{ticket} {channel}")
         async with self.database.connection() as connection:
             await connection.execute(
                 SQL["http.issue_ticket"],
-                {"hash": _digest(ticket), "tenant": tenant, "seconds": self.limits.ticket_seconds},
+                {"hash": digest, "tenant": tenant, "seconds": self.limits.ticket_seconds},
             )
         return ticket
 
-    async def redeem_ticket(self, ticket: str) -> Caller:
+    async def redeem_ticket(self, ticket: str, channel: str) -> Caller:
         """Who a ticket was issued to. Raises Unauthenticated; a ticket opens once."""
         wait = self._requests.take("tickets", time.monotonic())
         if wait > 0:
             raise RateExceeded("Too many tickets are being used.", retry_seconds=wait)
+        tenant = None
         async with self.database.connection() as connection:
-            cursor = await connection.execute(SQL["http.redeem_ticket"], {"hash": _digest(ticket)})
-            row = await cursor.fetchone()
-        tenant = None if row is None else row[0]
+            for text in (ticket, f"{ticket} {channel}"):
+                asked = {"hash": _digest(text)}
+                row = await (await connection.execute(SQL["http.redeem_ticket"], asked)).fetchone()
+                tenant = tenant or (None if row is None else row[0])
         if tenant is None:
             raise Unauthenticated(
-                "The ticket is unknown, used or too old.", hint="POST /v1/tickets for a new one."
+                "The ticket is unknown, used, too old or for another channel.",
+                hint="POST /v1/tickets for a new one.",
             )
         return Caller(f"ticket of {tenant}", tenant, frozenset({"read"}))
 

@@ -16,6 +16,7 @@ from headwater.app import App
 from headwater.entrances.console import page_routes
 from headwater.entrances.http.access import Caller
 from headwater.entrances.http.limits import Limits
+from headwater.entrances.http.live.messages import channel_of
 from headwater.entrances.http.live.websocket import Channels
 from headwater.entrances.http.openapi import document
 from headwater.entrances.http.operations import operations
@@ -130,7 +131,8 @@ class Endpoint:
         gate = self._service.gate
         ticket = request.query_params.get("ticket") if operation.by_ticket else None
         if ticket is not None:
-            return await gate.redeem_ticket(ticket)
+            view = request.path_params.get("name")
+            return await gate.redeem_ticket(ticket, channel_of(view))
         caller = await gate.caller(request.headers.get("authorization"))
         gate.admit(caller)
         if operation.scope != "any":

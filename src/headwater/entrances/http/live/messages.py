@@ -12,6 +12,11 @@ import msgspec
 from headwater.entrances.http.events import encode, stored
 
 
+def channel_of(view: str | None) -> str:
+    """A channel's name: of the events, or of a view."""
+    return "events" if view is None else f"views/{view}"
+
+
 @dataclass(eq=False)
 class Message:
     """A message of a channel. ``token`` is where to resume after it, None where more of one place follow."""

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from headwater.entrances.http.live.channel import Follower
-from headwater.entrances.http.live.messages import Filter
+from headwater.entrances.http.live.messages import Filter, channel_of
 from headwater.entrances.http.routes import Call
 from headwater.errors import RequestRefused
 
@@ -40,10 +40,8 @@ async def _stream(call: Call, view: str | None, wanted: Filter) -> Response:
     stack = AsyncExitStack()
     try:
         follower = await stack.enter_async_context(hub.following(tenant, view, wanted, resume))
-        channel = "events" if view is None else f"views/{view}"
-        await stack.enter_async_context(
-            hub.presence.of(tenant, call.text("room") or channel, call.text("member"))
-        )
+        room = call.text("room") or channel_of(view)
+        await stack.enter_async_context(hub.presence.of(tenant, room, call.text("member")))
     except BaseException:
         await stack.aclose()
         raise

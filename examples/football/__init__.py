@@ -1,0 +1,1 @@
+"""Football: one fact, many tellings."""

@@ -1,0 +1,1 @@
+INSERT INTO football.players (id, name) VALUES (%s, %s)

@@ -1,0 +1,1 @@
+INSERT INTO football.referees (name) VALUES (%s)

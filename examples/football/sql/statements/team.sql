@@ -1,0 +1,1 @@
+INSERT INTO football.teams (name) VALUES (%s)

@@ -1,0 +1,1 @@
+"""A portfolio: cash and holdings are the sum of what happened."""
