@@ -7,14 +7,16 @@ import json
 import os
 import re
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 
+import psycopg
 import pytest
 import saga_shop
 from jobs_shop import until
 from saga_shop import Paid, Placed, Refit, Released, Reserved, Shipped, calls, gates, jammed, make
 from warm import warm
 
-from headwater.errors import SagaRefused, UnknownSaga
+from headwater.errors import CommandDefinitionError, SagaRefused, UnknownSaga
 from headwater.sagas.events import SagaStepDone
 
 pytestmark = pytest.mark.postgres
@@ -114,6 +116,28 @@ async def test_an_instance_is_started_once(database18):
         await placed(app, "2", "s", "done")  # the second of order 1 was read before
         assert len(await of(app, "order/1", Shipped)) == 1
         assert len(await app.sagas_now.instances(ended=True)) == 3
+
+
+async def test_rows_of_the_applications_own_commit_with_the_start_or_not_at_all(database18):
+    async with make(database18.url) as app:
+        await app.deploy()
+        with database18.admin() as admin:
+            admin.execute("CREATE TABLE public.refits (ship text PRIMARY KEY)")
+            admin.execute("GRANT ALL ON public.refits TO PUBLIC")
+            rows = "SELECT ship FROM public.refits ORDER BY 1"
+
+            async def beside(tx, accepted, ship="argo"):
+                assert accepted.positions
+                await tx.connection.execute("INSERT INTO public.refits VALUES (%s)", (ship,))
+
+            assert not (await app.do(Refit("argo", parts=2), beside=beside)).duplicate
+            assert (await app.do(Refit("argo", parts=2), beside=beside)).duplicate
+            with pytest.raises(psycopg.errors.UniqueViolation):
+                await app.do(Refit("nina", parts=2), beside=beside)
+            assert admin.execute(rows).fetchall() == [("argo",)]
+        with pytest.raises(CommandDefinitionError, match="starts when it is recorded"):
+            await app.do(Refit("nina", parts=2), occurred_at=datetime.now(UTC))
+        assert not (await app.do(Refit("nina", parts=2))).duplicate
 
 
 async def test_a_wait_meets_events_from_before_and_after(database18):
