@@ -25,6 +25,7 @@ from headwater.errors import (
 )
 from headwater.relay import Batch
 from headwater.stores.nats import Nats
+from headwater.testing import driving
 from headwater.testing.contract_app import Placed, Removed, fed, published
 from headwater.testing.driving import drive, publish
 from headwater.views.messages import Message
@@ -293,20 +294,21 @@ async def test_a_server_that_is_killed_and_back_delays_and_no_more(database18):
         server.close()
 
 
-@pytest.mark.adversarial
-async def test_a_clusters_leader_killed_between_publishes(database18):
+async def test_a_clusters_leader_killed_between_publishes(database18, monkeypatch):
+    monkeypatch.setattr(driving, "PACE", replace(driving.PACE, longest_retry_seconds=0.2))
     cluster = NatsCluster()
     try:
         settings = settings_of(database18, cluster.url)
         async with published(settings, Nats("bus", replicas=3)) as app:
             await app.deploy()
+            await app.database("headwater_relay").open()
             ground = Ground(app, cluster)
-            async with app.relay():
-                await reached(ground, (await ground.append(*range(200))).positions[-1])
-                leader = (await ground.api("STREAM.INFO"))["cluster"]["leader"]
-                cluster.named(leader).kill()
-                written = await ground.append(*range(200, 400))
-                await reached(ground, written.positions[-1])
+            await ground.append(*range(200))
+            await drive(app, ground.view, 1)
+            leader = (await ground.api("STREAM.INFO"))["cluster"]["leader"]
+            cluster.named(leader).kill()
+            await ground.append(*range(200, 400))
+            await drive(app, ground.view, 2)
             assert await ground.orders() == [*range(400)]
             assert (await ground.view.verify()).summary == "equal"
     finally:

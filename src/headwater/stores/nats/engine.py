@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 _TIMEOUT_SECONDS = 5.0
 _CONNECT_SECONDS = 3.0
 _NOT_FOUND = 404
-_NOT_THERE_ANY_MORE = frozenset({10071, 10201, 10200, 10199})
-"""JetStream's codes: another last sequence; of a batch: an id known, incomplete, too large."""
+_NOT_THERE_ANY_MORE = frozenset({10071, 10176, 10201})
+"""JetStream's codes: another last sequence; a batch of which a part is missing, or holds an id that is known."""
 
 
 class Answer(msgspec.Struct):
