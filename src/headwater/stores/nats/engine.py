@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from headwater.stores.nats.messages import NatsMessages
 
 _TIMEOUT_SECONDS = 5.0
+_ASKING_SECONDS = 2.0
+"""For questions: a stream without a leader answers nothing, and the question may be asked again."""
 _CONNECT_SECONDS = 3.0
 _NOT_FOUND = 404
 _NOT_THERE_ANY_MORE = frozenset({10071, 10176, 10201})
@@ -72,7 +74,9 @@ class NatsEngine:
 
     async def api(self, subject: str, request: Mapping[str, Any]) -> dict[str, Any] | None:
         """An answer of JetStream's API; None where what it names is not there."""
-        data = await self.request(f"$JS.API.{subject}", msgspec.json.encode(request), {})
+        data = await self.request(
+            f"$JS.API.{subject}", msgspec.json.encode(request), {}, _ASKING_SECONDS
+        )
         answer: dict[str, Any] = msgspec.json.decode(data)
         error = answer.get("error")
         if error is None:
@@ -89,11 +93,17 @@ class NatsEngine:
         except (self._nats.errors.Error, OSError) as error:
             raise self._unreachable(error) from error
 
-    async def request(self, subject: str, body: bytes, headers: dict[str, str]) -> bytes:
+    async def request(
+        self,
+        subject: str,
+        body: bytes,
+        headers: dict[str, str],
+        timeout_seconds: float = _TIMEOUT_SECONDS,
+    ) -> bytes:
         """The answer to a message. Raises StoreUnavailable, also where it may have been taken."""
         client, cut = await self._connected(), self._cut
         asking = asyncio.create_task(
-            client.request(subject, body, timeout=_TIMEOUT_SECONDS, headers=headers or None)
+            client.request(subject, body, timeout=timeout_seconds, headers=headers or None)
         )
         losing = asyncio.create_task(cut.wait())
         try:
