@@ -79,6 +79,7 @@ class Runnable(Definitions):
             self._folds.values(),
             self._rows.values(),
             self._feeds.values(),
+            self._publications.values(),
             self.decider,
             has_sagas=bool(self.sagas),
         )

@@ -19,6 +19,7 @@ from headwater.sagas.view import SagasView
 from headwater.stores.postgres.derived import DeciderOf
 from headwater.stores.views import stored_views
 from headwater.views import StoredView
+from headwater.views.publication import Publication
 from headwater.views.store import Embeddable, Engine, Store
 
 
@@ -33,6 +34,7 @@ class Running:
         folds: Collection[FoldView[Any]],
         rows: Collection[RowsView[Any]],
         feeds: Collection[FeedView],
+        publications: Collection[tuple[Publication, Store]],
         decider_of: DeciderOf,
         *,
         has_sagas: bool = False,
@@ -40,7 +42,7 @@ class Running:
         self._name = name
         self._settings = settings
         self._stores = stores
-        self._defined = folds, rows, feeds
+        self._defined = folds, rows, feeds, publications
         self._decider_of = decider_of
         self._has_sagas = has_sagas
         self._server = settings.server()

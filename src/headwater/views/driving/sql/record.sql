@@ -95,3 +95,6 @@ ON CONFLICT (view) DO UPDATE SET generation = excluded.generation, after_positio
 
 -- name: planned
 SELECT upto FROM headwater.planned WHERE view = %(view)s AND generation = %(generation)s AND after_position = %(after)s
+
+-- name: channel
+SELECT definition ->> 'channel' FROM headwater.views WHERE view = %(view)s
