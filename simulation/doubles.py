@@ -23,9 +23,9 @@ SLOW_SECONDS = 0.05
 READER = "reader"
 
 
-def install(name: str) -> None:
-    """Breaks this process in the way of that name; the empty name leaves it sound."""
-    if name and name != READER:
+def install(names: str) -> None:
+    """Breaks this process in the ways of those names, commas between; an empty text leaves it sound."""
+    for name in filter(None, names.split(",")):
         BROKEN[name]()
 
 

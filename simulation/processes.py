@@ -136,6 +136,8 @@ class Processes:
         if process is None or process.returncode is not None:
             return "nobody"
         process.send_signal(number)
+        while number == signal.SIGKILL and self._running.get(name) is process:
+            await asyncio.sleep(0.005)  # gone when it is said to be, so that it may be started
         return f"{name}, process {process.pid}"
 
     async def end(self, names: tuple[str, ...]) -> list[str]:

@@ -33,7 +33,7 @@ class Readers:
         """Begins before the first event."""
         relay = self.app.database("headwater_relay")
         await relay.open()
-        watched = _unwatched if self.broken == READER else _watched
+        watched = _unwatched if READER in self.broken.split(",") else _watched
         self._begin("a reader of all tenants", watched(self.app, relay), None)
         for tenant in TENANTS:
             self._begin(f"a reader of {tenant}", _of_tenant(self.app, tenant), tenant)
