@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -81,13 +80,14 @@ class Installation:
         self.trace.append(f"{time.monotonic() - self._began:7.3f} {text}")
 
     def _command(self, name: str, number: int) -> list[str]:
-        module = [sys.executable, "-m"]
         if name in LOADS:
-            return [*module, "simulation.load", name, f"{name}.{number}", self._seed]
-        command = [*module, "simulation.process", self.broken or "-"]
+            return ["simulation.load", name, f"{name}.{number}", self._seed]
+        command = ["simulation.process", self.broken]
         if name in RELAYS:
             return [*command, "up", "--http", f"127.0.0.1:{self._ports[name]}"]
-        return [*command, "work", "--lease", str(WORKER_LEASE_SECONDS)]
+        if name in WORKERS:
+            return [*command, "work", "--lease", str(WORKER_LEASE_SECONDS)]
+        return [*command, "rebuild", name.removeprefix("rebuild-")]
 
     # A round -------------------------------------------------------------------------------------
 
@@ -151,12 +151,7 @@ class Installation:
         return await self._terminate(int(whom.split()[0]))
 
     async def _rebuild(self, view: str) -> None:
-        with (self.folder / "rebuild.log").open("ab") as log:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "simulation.process", self.broken or "-", "rebuild", view,
-                env=self.processes.environment, stdout=log, stderr=log,
-            )  # fmt: skip
-        code = await process.wait()
+        code = await self.processes.once(f"rebuild-{view}")
         self.rebuilds.append((view, code))
         self.say(f"the rebuild of {view} ended with code {code}")
 

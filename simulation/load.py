@@ -1,6 +1,6 @@
 """One process that writes to the log in one way, and says line by line what it was told.
 
-``python -m simulation.load WAY NAME SEED``: the rest is in the environment. A line before a commit names
+A line before a commit names
 the marks that are tried; one after it says that they are written, or that they surely are not.
 """
 
@@ -12,7 +12,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from random import Random
 from typing import Any
@@ -297,6 +297,7 @@ async def main(way: str, name: str, seed: str) -> None:
         await WAYS[way](name, seed, shop).run()
 
 
-if __name__ == "__main__":
+def run(arguments: Sequence[str]) -> None:
+    """Goes on as a load process: way, name and seed."""
     logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
-    asyncio.run(main(*sys.argv[1:]))
+    asyncio.run(main(*arguments))

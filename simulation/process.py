@@ -1,16 +1,16 @@
-"""The command ``headwater`` in a process of the simulation, broken if the simulation asks for it.
-
-``python -m simulation.process BROKEN ARGUMENTS...``; ``-`` for a sound one.
-"""
+"""The command ``headwater`` in a process of the simulation, broken if the simulation asks for it."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 from headwater.entrances.cli.main import main
 from simulation import doubles
 
-if __name__ == "__main__":
-    broken = sys.argv.pop(1)
-    doubles.install("" if broken == "-" else broken)
+
+def run(arguments: Sequence[str]) -> None:
+    """Goes on as the command: what is broken, or nothing, then the command's arguments. Never returns."""
+    broken, *sys.argv[1:] = arguments
+    doubles.install(broken)
     main()

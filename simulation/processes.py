@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from simulation.forking import Forked
 from simulation.ledger import Ledger
 from simulation.schedule import LOADS
 
@@ -61,9 +62,9 @@ class Processes:
     ) -> None:
         self.told = Told()
         self._folder = folder
-        self.environment = {**os.environ, **environment}
+        self._environment = {**os.environ, **environment}
         self._command, self._trace = command, trace
-        self._running: dict[str, asyncio.subprocess.Process] = {}
+        self._running: dict[str, Forked] = {}
         self._wanted: set[str] = set()
         self._paused: set[str] = set()
         self._starts: dict[str, int] = {}
@@ -75,22 +76,25 @@ class Processes:
             return
         self._wanted.add(name)
         number = self._starts[name] = self._starts.get(name, 0) + 1
-        with (self._folder / f"{name}.log").open("ab") as log:
-            process = await asyncio.create_subprocess_exec(
-                *self._command(name, number),
-                env=self.environment,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=log,
-            )
+        process = await self._fork(name, number)
         self._running[name] = process
         task = asyncio.create_task(self._follow(name, process))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _follow(self, name: str, process: asyncio.subprocess.Process) -> None:
-        assert process.stdout is not None
-        async for line in process.stdout:
+    async def once(self, name: str) -> int:
+        """Runs a command to its end; its exit code."""
+        process = await self._fork(name, 1)
+        async for _ in process.lines:
+            pass
+        return await process.wait()
+
+    async def _fork(self, name: str, number: int) -> Forked:
+        command = self._command(name, number)
+        return await Forked.start(command, self._environment, self._folder / f"{name}.log")
+
+    async def _follow(self, name: str, process: Forked) -> None:
+        async for line in process.lines:
             if name in LOADS:
                 self.told.hear(line)
         code = await process.wait()
@@ -133,9 +137,9 @@ class Processes:
 
     async def _signal(self, name: str, number: signal.Signals) -> str:
         process = self._running.get(name)
-        if process is None or process.returncode is not None:
+        if process is None or process.is_over:
             return "nobody"
-        process.send_signal(number)
+        process.signal(number)
         while number == signal.SIGKILL and self._running.get(name) is process:
             await asyncio.sleep(0.005)  # gone when it is said to be, so that it may be started
         return f"{name}, process {process.pid}"
@@ -145,21 +149,19 @@ class Processes:
         self._wanted -= set(names)
         ending = {name: self._running[name] for name in names if name in self._running}
         for process in ending.values():
-            if process.returncode is None:
-                process.terminate()
+            process.signal(signal.SIGTERM)
         late = []
         for name, process in ending.items():
             try:
                 await asyncio.wait_for(process.wait(), ENDS_SECONDS)
             except TimeoutError:
                 late.append(name)
-                process.kill()
+                process.signal(signal.SIGKILL)
         return late
 
     async def close(self) -> None:
         """Kills all."""
         self._wanted.clear()
         for process in list(self._running.values()):
-            if process.returncode is None:
-                process.kill()
+            process.signal(signal.SIGKILL)
         await asyncio.gather(*self._tasks, return_exceptions=True)
