@@ -68,6 +68,13 @@ async def check(installation: Installation) -> list[Check]:
             [f"{mark} {count} times" for mark, count in marks.items() if count > 1],
         )
     )
+    claims = Counter((tenant, stream) for _, tenant, stream, *_, claim in committed if claim)
+    checks.append(
+        Check(
+            "commands decide on what is: no line is claimed twice",
+            [f"{line} {count} times" for line, count in claims.items() if count > 1],
+        )
+    )
     checks.append(Check("one token: a read is never from before its token", told.stale))
     checks += [await _equal(installation, view) for view in VIEWS]
     checks.append(await _effects(installation, committed))
@@ -119,7 +126,7 @@ async def _equal(installation: Installation, view: str) -> Check:
 async def _effects(installation: Installation, committed: list[tuple[Any, ...]]) -> Check:
     """Each job that follows from the log has had its effect once, for its tenant; and no other."""
     owed: Counter[tuple[str, str, str]] = Counter()
-    for _, tenant, _, _, mark, amount, beside in committed:
+    for _, tenant, _, _, mark, amount, beside, _ in committed:
         owed["derived", mark, tenant] += amount % DERIVED_EVERY == 0
         owed["beside", mark, tenant] += beside
     done = Counter(

@@ -12,7 +12,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from random import Random
 from typing import Any
@@ -21,10 +21,11 @@ import httpx
 import msgspec
 import psycopg
 
+from headwater import Rejection
 from headwater.errors import AppendRefused, HeadwaterError, VersionConflict
 from headwater.log.database import connect
 from simulation import doubles
-from simulation.shop import SQL, TENANTS, Noted, Shop, make
+from simulation.shop import SQL, TENANTS, Claim, Noted, Shop, make
 
 GIVE_UP_SECONDS = 15.0
 """How long an append whose outcome is unknown is sent again under its key."""
@@ -36,6 +37,7 @@ REST_SECONDS = 0.03
 READ_SHARE = AGAIN_SHARE = 0.2
 Read = tuple[str, str, str, int]
 """Tenant, line, token, and the version that its stream had."""
+Write = Callable[[str, list[Noted], str], Awaitable[tuple[str, int]]]
 LOST = (psycopg.Error, HeadwaterError, OSError, httpx.HTTPError)
 
 
@@ -97,18 +99,21 @@ class Load:
             )
         return found
 
-    async def once(self, tenant: str, events: list[Noted]) -> Read | None:
+    async def once(
+        self, tenant: str, events: list[Noted], write: Write | None = None
+    ) -> Read | None:
         """Appends under a key, again while the outcome is unknown, and at times once more for nothing."""
         marks = [event.mark for event in events]
         key = marks[0]
+        write = write or self.write
         say("try", marks)
         loop = asyncio.get_running_loop()
         until = loop.time() + GIVE_UP_SECONDS
         while True:
             try:
-                token, version = await self.write(tenant, events, key)
+                token, version = await write(tenant, events, key)
                 break
-            except AppendRefused:
+            except (AppendRefused, RejectedError):
                 say("undone", marks)
                 return None
             except LOST as error:
@@ -118,7 +123,7 @@ class Load:
                 await asyncio.sleep(0.05)
         say("written", marks)
         if self.random.random() < AGAIN_SHARE:
-            await self.write(tenant, events, key)
+            await write(tenant, events, key)
         return tenant, events[0].line, token, version
 
     async def write(self, tenant: str, events: list[Noted], key: str) -> tuple[str, int]:
@@ -148,9 +153,13 @@ class ByPython(Load):
 
     async def deed(self, tenant: str) -> Read | None:
         """See Load."""
-        (kind,) = self.random.choices(("once", "beside", "conflict", "undone"), (10, 4, 1, 1))
+        (kind,) = self.random.choices(
+            ("once", "beside", "claim", "conflict", "undone"), (10, 4, 3, 1, 1)
+        )
         if kind == "once":
             return await self.once(tenant, self.events(self.random.choice((1, 1, 2, 12))))
+        if kind == "claim":
+            return await self.once(tenant, self.events(1), self._claim)
         events = self.events(2, beside=kind == "beside")
         marks = [event.mark for event in events]
         say("try", marks)
@@ -172,6 +181,15 @@ class ByPython(Load):
         """See Load."""
         written = await self.app.append(*events, tenant=tenant, idempotency_key=key)
         return str(written.token), written.version
+
+    async def _claim(self, tenant: str, events: list[Noted], key: str) -> tuple[str, int]:
+        """A command: it decides on the line, whoever else appends to it meanwhile."""
+        (event,) = events
+        command = Claim(line=event.line, mark=event.mark, amount=event.amount)
+        answer = await self.app.do(command, tenant=tenant, idempotency_key=key)
+        if isinstance(answer, Rejection):
+            raise RejectedError
+        return str(answer.token), answer.versions[-1]
 
 
 class BySql(Load):
@@ -272,6 +290,10 @@ class ByHttp(Load):
             answer.raise_for_status()
         receipt = answer.json()
         return receipt["token"], receipt["events"][-1]["version"]
+
+
+class RejectedError(Exception):
+    """A command was answered with no."""
 
 
 class UndoneError(Exception):

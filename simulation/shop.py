@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from headwater import App, Document, Event, Retry, this_job
+from headwater import App, Command, Document, Event, Rejection, Retry, this_job
 from headwater.app import FoldView, RowsView
 from headwater.jobs.job import Job
 from headwater.log.enqueuing import Enqueue
@@ -23,12 +23,30 @@ DERIVED_EVERY = 3
 
 
 class Noted(Event, type="shop.noted", stream="line/{line}"):
-    """``mark`` tells it from every other; ``beside`` says that a job was created in its transaction."""
+    """``mark`` tells it from every other.
+
+    ``beside`` says that a job was created in its transaction, ``claim`` that a command decided on it.
+    """
 
     line: str
     mark: str
     amount: int
     beside: bool = False
+    claim: bool = False
+
+
+class Claim(Command, stream="line/{line}"):
+    """Claims a line that nobody has claimed."""
+
+    line: str
+    mark: str
+    amount: int
+
+
+class Taken(Rejection, frozen=True):
+    """The line is claimed already."""
+
+    reason: str
 
 
 class Line(Document):
@@ -37,6 +55,7 @@ class Line(Document):
     events: int = 0
     amount: int = 0
     last: str = ""
+    claims: int = 0
 
 
 class Sum(msgspec.Struct):
@@ -72,11 +91,21 @@ def make(settings: Any = None) -> Shop:
 
     def add(state: Line, event: Noted) -> Line:
         return state.but(
-            events=state.events + 1, amount=state.amount + event.amount, last=event.mark
+            events=state.events + 1,
+            amount=state.amount + event.amount,
+            last=event.mark,
+            claims=state.claims + event.claim,
         )
 
     folded = app.fold(key="line", name="folded")(add)
     fast = app.fold(key="line", name="fast", store=Redis("quick"))(add)
+
+    @app.command(folded)
+    def claim(state: Line, command: Claim) -> Noted | Rejection:
+        if state.claims:
+            return Taken(reason=state.last)
+        return Noted(command.line, command.mark, command.amount, claim=True)
+
     summed = app.sql(
         "summed",
         row=Sum,

@@ -10,7 +10,8 @@ INSERT INTO public.effects (kind, mark, tenant) VALUES (%(kind)s, %(mark)s, %(te
 SELECT kind, mark, tenant FROM public.effects
 
 -- name: committed
-SELECT position, tenant, stream, version, data->>'mark', (data->>'amount')::int, coalesce((data->>'beside')::boolean, false)
+SELECT position, tenant, stream, version, data->>'mark', (data->>'amount')::int, coalesce((data->>'beside')::boolean, false),
+       coalesce((data->>'claim')::boolean, false)
 FROM headwater.events ORDER BY position
 
 -- name: append
