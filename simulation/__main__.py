@@ -101,6 +101,11 @@ def _summarise(rounds: Sequence[Round], seed: str, broken: str) -> None:
         "jobs": sum(one.jobs for one in rounds),
         "reads by token": sum(one.reads for one in rounds),
         "checks": sum(one.checks for one in rounds),
+        "rebuilds that ended well": sum(one.rebuilt.count(0) for one in rounds),
+        "rebuilds that a fault ended": sum(
+            len(one.rebuilt) - one.rebuilt.count(0) for one in rounds
+        ),
+        "steps that met nobody": sum(one.missed for one in rounds),
         **{f"fault: {name}": count for name, count in sorted(faults.items())},
     }
     for name, count in table.items():

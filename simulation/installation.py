@@ -133,7 +133,7 @@ class Installation:
         try:
             pid = None if holder is None else await self.holder(holder)
         except psycopg.Error as error:
-            return f"nobody can tell: {type(error).__name__}"
+            return f"not done: {type(error).__name__}"
         if step.do == "kill" and holder is not None:
             return "nobody" if pid is None else await self.processes.kill_pid(pid)
         if step.do == "kill":

@@ -17,7 +17,7 @@ LOG_LINES = 15
 
 
 class Round(msgspec.Struct):
-    """What came of one schedule. ``failures`` are the promises that did not hold."""
+    """What came of one schedule. ``failures`` are the promises that did not hold, ``rebuilt`` rebuilds' exit codes."""
 
     schedule: Schedule
     trace: list[str]
@@ -27,6 +27,7 @@ class Round(msgspec.Struct):
     tried: int
     jobs: int
     reads: int
+    rebuilt: list[int]
     seconds: float
     logs: dict[str, list[str]]
 
@@ -37,6 +38,11 @@ class Round(msgspec.Struct):
         for step in self.schedule.steps:
             first[step.fault] += step.do not in {"start", "resume"}
         return Counter(first)
+
+    @property
+    def missed(self) -> int:
+        """How many steps met nobody: the process was not there, or no server could say which it is."""
+        return sum(line.endswith("nobody") or ": not done" in line for line in self.trace)
 
     @property
     def report(self) -> str:
@@ -68,6 +74,7 @@ async def play(ground: Ground, schedule: Schedule, broken: str = "") -> Round:
             tried=len(told.tried),
             jobs=len(await made.admin("simulation.effects")),
             reads=told.reads,
+            rebuilt=[code for _, code in made.rebuilds],
             seconds=time.monotonic() - began,
             logs=_logs(made.folder) if failures else {},
         )

@@ -67,7 +67,8 @@ def _kill_holder(random: Random, _: float) -> list[tuple[float, str, str]]:
 
 
 def _pause(random: Random, _: float) -> list[tuple[float, str, str]]:
-    whom = random.choice((*WORKERS, "holder of fast", "holder of summed", "holder of log/ticker"))
+    held = ("holder of fast", "holder of fast", "holder of summed", "holder of log/ticker")
+    whom = random.choice((*WORKERS, *held))
     return [(0, "pause", whom), (PAST_LEASE_SECONDS, "resume", "all that are paused")]
 
 
@@ -95,7 +96,7 @@ FAULTS: Mapping[str, Fault] = MappingProxyType(
     {
         "kill a process": Fault(8, _kill),
         "kill a lease holder": Fault(4, _kill_holder),
-        "pause past the lease": Fault(3, _pause),
+        "pause past the lease": Fault(5, _pause),
         "Postgres is down": Fault(2, _postgres_down),
         "Postgres restarts at once": Fault(1, _postgres_restarts),
         "Redis is down": Fault(2, _redis_down),
