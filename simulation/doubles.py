@@ -18,7 +18,7 @@ from headwater.stores.redis.keys import Keys
 from headwater.views.documents import Step
 from headwater.views.storage import Hold
 
-SLOW_SECONDS = 0.05
+SLOW_SECONDS = 0.3
 """How long the store takes between the two parts of what should be one."""
 READER = "reader"
 
