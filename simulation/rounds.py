@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
 from pathlib import Path
@@ -14,6 +15,8 @@ from simulation.installation import installation
 from simulation.schedule import Schedule
 
 LOG_LINES = 15
+MOST_SECONDS = 180.0
+"""How long a round may take beyond its load."""
 
 
 class Round(msgspec.Struct):
@@ -61,8 +64,13 @@ async def play(ground: Ground, schedule: Schedule, broken: str = "") -> Round:
     """Plays one schedule and checks the promises."""
     began = time.monotonic()
     async with installation(ground, schedule, broken) as made:
-        await made.play(schedule)
-        checks = await check(made)
+        try:
+            async with asyncio.timeout(schedule.seconds + MOST_SECONDS):
+                await made.play(schedule)
+                checks = await check(made)
+        except TimeoutError:
+            stuck = f"{MOST_SECONDS:.0f} s after its load the round was at: {made.trace[-1:]}"
+            checks = [Check("nothing waits for ever: a round comes to its end", [stuck])]
         failures = [found for found in checks if found.problems]
         told = made.processes.told
         return Round(
