@@ -24,6 +24,7 @@ from bench import (
     jobs,
     personal,
     rollups,
+    sagas,
     stores,
     views,
 )
@@ -50,6 +51,7 @@ def parts(rounds: int, size: int) -> dict[str, Callable[[Ground], Awaitable[list
         "http": lambda g: http.everything(g, rounds),
         "live": http.live,
         "jobs": jobs.jobs,
+        "sagas": sagas.sagas,
         "size": lambda g: appends.at_size(g, size),
     }
 

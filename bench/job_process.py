@@ -17,7 +17,8 @@ import uvloop
 from bench.job_waits import WAITS, began
 
 
-def _lines() -> tuple[asyncio.Event, asyncio.Event]:
+def lines() -> tuple[asyncio.Event, asyncio.Event]:
+    """Says ``ready``; events that are set by the first line read and the next."""
     loop, go, end = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
 
     def read() -> None:
@@ -36,7 +37,7 @@ async def headwater(url: str, workers: int) -> None:
 
     app = job_app(url, workers)
     async with app:
-        go, end = _lines()
+        go, end = lines()
         await go.wait()
         async with app.working():
             await end.wait()
@@ -53,7 +54,7 @@ async def pgqueuer(url: str, workers: int) -> None:
     async def empty(job: object) -> None:
         began(int(getattr(job, "payload", b"") or b"0"))
 
-    go, end = _lines()
+    go, end = lines()
     await go.wait()
     running = asyncio.create_task(queuer.qm.run(batch_size=max(workers, 100)))
     await end.wait()
@@ -67,7 +68,7 @@ async def procrastinate(url: str, workers: int) -> None:
 
     app = procrastinate_app(url)
     async with app.open_async():
-        go, end = _lines()
+        go, end = lines()
         await go.wait()
         running = asyncio.create_task(
             app.run_worker_async(
@@ -91,7 +92,7 @@ async def dbos(url: str, workers: int) -> None:
     async def empty(at_ns: int) -> None:
         began(at_ns)
 
-    go, end = _lines()
+    go, end = lines()
     await go.wait()
     DBOS.launch()
     await DBOS.register_queue_async("plain", worker_concurrency=workers, polling_interval_sec=0.01)

@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import msgspec
 
-from headwater import App, Command, Document, Event
+from headwater import App, Command, Document, Event, Saga
 
 
 class Placed(Event, type="order.placed", stream="order/{order}"):
@@ -14,6 +14,11 @@ class Placed(Event, type="order.placed", stream="order/{order}"):
     customer: str
     total: Decimal
     lines: int
+
+
+class Began(Event, type="visit.began", stream="visit/{visit}"):
+    visit: str
+    total: Decimal
 
 
 class Order(Document):
@@ -46,9 +51,9 @@ def event(number: int, streams: int) -> Placed:
     )
 
 
-def make(settings: object) -> App:
-    """The app, with a fold and a SQL view of as many keys as there are streams."""
-    app = App("bench", events=[Placed], tenant="main", settings=settings)  # type: ignore[arg-type]
+def make(settings: object, *, sagas: bool = False) -> App:
+    """The app, with a fold and a SQL view of as many keys as there are streams; or with a saga of three commands."""
+    app = App("bench", events=[Placed, Began], tenant="main", settings=settings)  # type: ignore[arg-type]
 
     @app.fold(key="order")
     def orders(state: Order, placed: Placed) -> Order | None:
@@ -62,6 +67,14 @@ def make(settings: object) -> App:
             return None
         return Placed(command.order, "c0", command.total, state.placed)
 
+    if sagas:
+
+        @app.saga(key="visit")
+        async def visit(saga: Saga, began: Began) -> None:
+            for step in range(3):
+                await saga.do(Place(f"{began.visit}-{step}", began.total))
+
+        return app
     app.sql(
         "customers",
         row=Customer,

@@ -80,3 +80,11 @@ ON CONFLICT (tenant, minute, sensor) DO UPDATE SET
 SELECT bool_or(headwater.lane_waits(l.lane_id) OR headwater.queue_waits(l.queue_id)) OR EXISTS (
   SELECT FROM headwater.job_workers AS w CROSS JOIN headwater.job_queues AS q CROSS JOIN LATERAL headwater.open_jobs(w.worker, q.queue_id) AS o)
 FROM headwater.job_lanes AS l
+
+-- name: sagas_ended
+SELECT count(*)::int FROM headwater.sagas AS s WHERE s.ended_at IS NOT NULL
+
+-- name: saga_waits
+SELECT (extract(epoch FROM f.recorded_at - e.recorded_at) * 1000)::float8
+FROM headwater.events AS e JOIN headwater.events AS f ON f.stream = 'saga/visit/' || (e.data->>'visit') AND f.tenant = e.tenant AND f.type = 'saga.finished'
+WHERE e.type = 'visit.began' AND e.data->>'visit' LIKE 'steady%'

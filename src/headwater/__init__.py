@@ -2,13 +2,14 @@
 
 from headwater.app import App, FeedView, FoldView, RowsView, Transaction
 from headwater.commands import Accepted, Command, Rejection, over
-from headwater.errors import HeadwaterError
+from headwater.errors import HeadwaterError, SagaFailed, StepFailed, StepRejected, WaitTimedOut
 from headwater.events import Event, Recorded
 from headwater.jobs import JobRate, Retry, ScheduleRan, this_job
 from headwater.jobs.alerts import AlertRaised, AlertResolved, Doctor, Metric, ScheduleFailed
 from headwater.log import Fact, Token, Written, carrying, caused_by
 from headwater.operations.settings import Settings
 from headwater.readers.history import Moment
+from headwater.sagas import Saga, Undo
 from headwater.views import Document
 from headwater.views.indexes import Counter, Distinct, Places, Ranking
 
@@ -36,11 +37,17 @@ __all__ = [
     "Rejection",
     "Retry",
     "RowsView",
+    "Saga",
+    "SagaFailed",
     "ScheduleFailed",
     "ScheduleRan",
     "Settings",
+    "StepFailed",
+    "StepRejected",
     "Token",
     "Transaction",
+    "Undo",
+    "WaitTimedOut",
     "Written",
     "carrying",
     "caused_by",

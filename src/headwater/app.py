@@ -16,6 +16,7 @@ from psycopg import sql
 from headwater.commands import Accepted, Command, Rejection
 from headwater.commands.deciding import Deciding, Request
 from headwater.errors import (
+    CommandDefinitionError,
     DefinitionError,
     TenantMissing,
 )
@@ -36,6 +37,7 @@ from headwater.readers.feeds import FeedView
 from headwater.readers.handles import FoldView, RowsView
 from headwater.readers.reading import DEFAULT_TIMEOUT_SECONDS, Reader
 from headwater.runnable import Runnable
+from headwater.sagas.starting import start_saga
 
 T = TypeVar("T")
 
@@ -161,6 +163,7 @@ class App(Runnable):
     ) -> Accepted | Rejection:
         """Decides on a command and appends what was decided; again where what it looked at has changed.
 
+        A command that a saga starts with starts it; where the instance is there, it is answered as a duplicate.
         ``occurred_at`` is when the facts happened, where that is not when they are recorded.
         ``beside(tx, accepted)`` runs the application's own statements in the transaction of the facts, after
         them: both commit or neither, and what it raises passes. It runs again with each decision, and not at all where there are
@@ -168,9 +171,19 @@ class App(Runnable):
         Raises CommandDefinitionError, VersionConflict or DecisionOutdated after 20 conflicts,
         IdempotencyKeyReused, StateUnreadable, and what ``append`` raises.
         """
-        decider = self.decider(type(command))
         whose = self.tenant_of(tenant)
         within = None if beside is None else self._within(beside, whose)
+        if (saga := self.saga_of.get(type(command))) is not None:
+            if occurred_at is not None:
+                raise CommandDefinitionError(
+                    f"{type(command).__name__} starts a saga, which starts when it is recorded.",
+                    hint="Make the time a field of the command.",
+                )
+            database = self._open.database("headwater_app")
+            return await start_saga(
+                database, saga, command, whose, metadata, idempotency_key, within
+            )
+        decider = self.decider(type(command))
         request = Request(command, whose, metadata, idempotency_key, occurred_at, within)
         return await self.deciding.do(decider, request)
 

@@ -18,20 +18,22 @@ from headwater.errors import (
     ViewDefinitionError,
 )
 from headwater.events import Event, EventType, EventTypes
-from headwater.jobs.outgoing.definitions import OutgoingDefinitions
 from headwater.personal import SubjectWasForgotten
 from headwater.readers.feeds import FeedView
 from headwater.readers.feeds import Installation as FeedsInstallation
 from headwater.readers.handles import D, FoldView, Installation, R, RowsView
 from headwater.relay import OnFailure
+from headwater.sagas.declaring import SagaDefinitions
+from headwater.sagas.view import NAME as SAGAS
 from headwater.views import Fold, SqlView
 from headwater.views.derivation import Derivation, check_loops
 from headwater.views.feed import Feed
 from headwater.views.indexes import Index
+from headwater.views.publication import Publication
 from headwater.views.store import Store, Transform, name_of
 
 
-class Definitions(OutgoingDefinitions, Installation, FeedsInstallation):
+class Definitions(SagaDefinitions, Installation, FeedsInstallation):
     """The declarations of one app, over the types of events that it knows."""
 
     def __init__(self, name: str, events: Iterable[type[Event]]) -> None:
@@ -44,6 +46,7 @@ class Definitions(OutgoingDefinitions, Installation, FeedsInstallation):
         self._folds: dict[str, FoldView[Any]] = {}
         self._rows: dict[str, RowsView[Any]] = {}
         self._feeds: dict[str, FeedView] = {}
+        self._publications: dict[str, tuple[Publication, Store]] = {}
         self._stores: dict[str, Store] = {}
         self._derivations: list[Derivation] = []
         self._deciders: dict[type[Command], Decider[Any]] = {}
@@ -185,6 +188,27 @@ class Definitions(OutgoingDefinitions, Installation, FeedsInstallation):
         self._feeds[name] = view
         return view
 
+    def publish(
+        self,
+        name: str,
+        *,
+        types: Sequence[type[Event]],
+        bus: Store,
+        on_failure: OnFailure = "park",
+        edition: int = 1,
+    ) -> Publication:
+        """Declares a publication: events of these types go out by a bus, in order, each once.
+
+        A rebuild publishes nothing again. Another ``edition`` does: everything, into a channel of its own.
+        """
+        where = self._offered(bus, "messages")
+        publication = Publication(self.name, name, tuple(types), where, on_failure, edition)
+        for type_name in publication.type_names:
+            self.events.named(type_name)
+        self._unused(name)
+        self._publications[name] = publication, bus
+        return publication
+
     def command(
         self, *over: FoldView[Any] | Over, name: str | None = None
     ) -> Callable[[Callable[..., Any]], Decider[Any]]:
@@ -230,17 +254,20 @@ class Definitions(OutgoingDefinitions, Installation, FeedsInstallation):
         return name_of(store)
 
     def _unused(self, name: str) -> None:
-        if name in self.views:
-            raise DefinitionError(f"There are two views {name!r}.", hint="Rename one.")
+        if name in self.views or name == SAGAS:
+            raise DefinitionError(
+                f"There are two views {name!r}.",
+                hint=f"Rename one; {SAGAS!r} is the one that starts and wakes sagas.",
+            )
 
     @property
     def views(self) -> list[str]:
         """The names of the views, folds first."""
-        return [*self._folds, *self._rows, *self._feeds]
+        return [*self._folds, *self._rows, *self._feeds, *self._publications]
 
     @property
     def readable(self) -> list[str]:
-        """The names of the views that are read by key: all but feeds."""
+        """The names of the views that are read by key: all but feeds and publications."""
         return [*self._folds, *self._rows]
 
     @property

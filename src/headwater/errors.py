@@ -166,6 +166,57 @@ class UnknownAlert(HeadwaterError):
     code = "unknown_alert"
 
 
+# Sagas -------------------------------------------------------------------------------------------
+
+
+class UnknownSaga(HeadwaterError):
+    """There is no such saga."""
+
+    code = "unknown_saga"
+
+
+class SagaRefused(HeadwaterError):
+    """The saga is not in a state in which this can be done."""
+
+    code = "saga_refused"
+
+
+class NotDeterministic(HeadwaterError):
+    """The saga's function does something else than it did before."""
+
+    code = "not_deterministic"
+
+
+class SagaFailed(HeadwaterError):
+    """The saga cannot go on: what it did is to be undone."""
+
+    code = "saga_failed"
+
+
+class StepRejected(SagaFailed):
+    """A command of the saga was rejected."""
+
+    code = "step_rejected"
+
+    def __init__(
+        self, message: str | None = None, *, hint: str | None = None, rejection: object = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.rejection = rejection
+
+
+class StepFailed(SagaFailed):
+    """A call of the saga raised for the last time."""
+
+    code = "step_failed"
+
+
+class WaitTimedOut(SagaFailed):
+    """What the saga waited for did not come in time."""
+
+    code = "wait_timed_out"
+
+
 # Personal data -----------------------------------------------------------------------------------
 
 
@@ -302,6 +353,12 @@ class JobDefinitionError(DefinitionError):
     """The queue, job or schedule is not well defined."""
 
     code = "job_definition"
+
+
+class SagaDefinitionError(DefinitionError):
+    """The saga is not well defined."""
+
+    code = "saga_definition"
 
 
 class StateUnreadable(HeadwaterError):

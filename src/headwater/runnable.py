@@ -33,6 +33,7 @@ from headwater.log.tasks import ended
 from headwater.operations.settings import Settings
 from headwater.relay import Pace, Relay
 from headwater.running import Running
+from headwater.sagas.operating import Sagas, register_saga
 from headwater.views import StoredView
 from headwater.views.batches import OutsideRows, OutsideTables
 from headwater.views.documents import OutsideDocuments
@@ -78,7 +79,9 @@ class Runnable(Definitions):
             self._folds.values(),
             self._rows.values(),
             self._feeds.values(),
+            self._publications.values(),
             self.decider,
+            has_sagas=bool(self.sagas),
         )
         try:
             await running.open()
@@ -124,6 +127,8 @@ class Runnable(Definitions):
         async with operator.transaction() as connection:
             for queue in self.queues.values():
                 await register_queue(connection, queue)
+            for saga in self.sagas.values():
+                await register_saga(connection, saga)
         await self.scheduler.deploy(operator)
         await self.alerting.deploy(operator)
         await running.database("headwater_relay").open()
@@ -200,6 +205,11 @@ class Runnable(Definitions):
     def jobs_now(self) -> Jobs:
         """Queues, jobs and dead letters, as an operator sees and changes them."""
         return Jobs(self._open.database("headwater_operator"))
+
+    @property
+    def sagas_now(self) -> Sagas:
+        """Instances of sagas, as an operator sees and steers them."""
+        return Sagas(self._open.database("headwater_operator"))
 
     def _beside_jobs(self) -> list[Service]:
         """What makes jobs, beside the queues."""

@@ -14,9 +14,12 @@ from headwater.personal import PersonalData
 from headwater.readers.feeds import FeedView
 from headwater.readers.handles import FoldView, RowsView
 from headwater.readers.reading import Reader
+from headwater.sagas.view import NAME as SAGAS
+from headwater.sagas.view import SagasView
 from headwater.stores.postgres.derived import DeciderOf
 from headwater.stores.views import stored_views
 from headwater.views import StoredView
+from headwater.views.publication import Publication
 from headwater.views.store import Embeddable, Engine, Store
 
 
@@ -31,13 +34,17 @@ class Running:
         folds: Collection[FoldView[Any]],
         rows: Collection[RowsView[Any]],
         feeds: Collection[FeedView],
+        publications: Collection[tuple[Publication, Store]],
         decider_of: DeciderOf,
+        *,
+        has_sagas: bool = False,
     ) -> None:
         self._name = name
         self._settings = settings
         self._stores = stores
-        self._defined = folds, rows, feeds
+        self._defined = folds, rows, feeds, publications
         self._decider_of = decider_of
+        self._has_sagas = has_sagas
         self._server = settings.server()
         self._databases: dict[str, Database] = {}
         self.stored: dict[str, StoredView] = {}
@@ -64,12 +71,15 @@ class Running:
     def views(self, relay: Database | None = None) -> dict[str, StoredView]:
         """The views in their stores, as objects that share no state with others."""
         database = relay or self.database("headwater_relay")
-        return stored_views(database, self.engines, *self._defined, self._decider_of)
+        views = stored_views(database, self.engines, *self._defined, self._decider_of)
+        if self._has_sagas:
+            views[SAGAS] = SagasView(database)
+        return views
 
     def sampler(self, names: Collection[str]) -> Sampler:
         """What compares samples of these views with the log.
 
-        Not SQL views in another store, whose groups are copied whole to be compared.
+        Not SQL views in another store, whose groups are copied whole to be compared, nor what wakes sagas.
         """
         database = Database(
             self._server.url, "headwater_relay", name=f"headwater {self._name} sampler",
@@ -80,6 +90,7 @@ class Running:
             name: view
             for name, view in self.views(database).items()
             if name in names
+            and name != SAGAS
             and not (view.definition.kind == "sql" and "store" in view.definition.content)
         }
         return Sampler(database, views, self._settings.verify_every_seconds)

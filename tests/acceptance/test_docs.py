@@ -33,6 +33,7 @@ from headwater.entrances.cli import (
     outgoing,
     personal,
     query,
+    sagas,
     schema,
     views,
 )
@@ -56,6 +57,7 @@ assert jobs
 assert outgoing
 assert personal
 assert query
+assert sagas
 assert schema
 assert views
 
@@ -195,6 +197,7 @@ RUNNABLE = [
     "how-to/decide-with-commands",
     "how-to/derive-events",
     "how-to/run-jobs",
+    "how-to/run-sagas",
     "how-to/tell-others",
     "how-to/answer-once",
     "how-to/limit-requests",

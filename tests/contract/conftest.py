@@ -2,8 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import jobs_shop
 import pytest
+from warm import warm
+
+from headwater.testing.stores import Ground
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _killed_processes_start_at_once():
+    """The contracts' processes are forked from one that has imported Headwater."""
+
+    async def drives(_, arguments, environment):
+        module = "headwater.testing.driving"
+        done = await asyncio.to_thread(warm().run, arguments, env=environment, module=module)
+        return done.returncode
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Ground, "drives", drives)
+        yield
 
 
 @pytest.fixture

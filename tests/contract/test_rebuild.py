@@ -352,6 +352,24 @@ async def test_no_generation_is_used_twice(made):
         assert (await app.stored("orders").verify()).summary == "equal"
 
 
+async def test_a_view_that_starts_over_is_refilled_though_nothing_is_appended(made):
+    async with made() as app:
+        await app.deploy()
+        async with app.relay():
+            written = await fill(app, 70)
+            await app.view("orders").list(at_least=written.token, timeout_seconds=20)
+            async with app.database("headwater_operator").connection() as operator:
+                await app.stored("orders").rebuild()
+                position = "SELECT position FROM headwater.checkpoints WHERE view = 'orders'"
+                async with asyncio.timeout(20):
+                    while (await (await operator.execute(position)).fetchone())[
+                        0
+                    ] < written.position:
+                        await asyncio.sleep(0.05)
+            assert (await app.stored("orders").verify()).summary == "equal"
+            assert (await app.view("orders").get("k1")).total == 10
+
+
 class Held:
     """A rebuild that waits after it was compared."""
 

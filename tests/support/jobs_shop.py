@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import math
 import os
 import signal
@@ -131,9 +132,7 @@ def square(value: int) -> int:
 async def until(condition, *, seconds=20.0):
     """Polls a condition until it holds; the poll is the wait, so nothing rests on a guess of time."""
     deadline = time.monotonic() + seconds
-    while not (
-        value := (await condition() if asyncio.iscoroutinefunction(condition) else condition())
-    ):
+    while not (value := await found if inspect.isawaitable(found := condition()) else found):
         assert time.monotonic() < deadline, f"not within {seconds} s"
         await asyncio.sleep(0.002)
     return value

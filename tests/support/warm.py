@@ -1,4 +1,4 @@
-"""The command line in processes of their own that need no time to start: forked from one that has imported it.
+"""Modules in processes of their own that need no time to start: forked from one that has imported Headwater.
 
 ``python warm.py`` is that one: it reads a request a line, forks, and answers with the exit code.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import runpy
 import subprocess
 import sys
 import tempfile
@@ -18,7 +19,7 @@ from threading import Lock, Timer
 
 
 class Warm:
-    """Runs commands, one after another."""
+    """Runs modules, one after another."""
 
     def __init__(self):
         self._lock = Lock()
@@ -31,11 +32,12 @@ class Warm:
         self._process.stdin.close()
         self._process.wait()
 
-    def run(self, arguments, *, env, cwd=None, timeout=60):
-        """What subprocess.run gives for ``python -m headwater ARGUMENTS``."""
+    def run(self, arguments, *, env, cwd=None, timeout=60, module="headwater"):
+        """What subprocess.run gives for ``python -m MODULE ARGUMENTS``; the module is the command line."""
         with tempfile.TemporaryDirectory(prefix="headwater-warm-") as folder, self._lock:
             out, err = Path(folder, "out"), Path(folder, "err")
             request = {
+                "module": module,
                 "arguments": [str(argument) for argument in arguments],
                 "env": dict(env),
                 "cwd": str(cwd or Path.cwd()),
@@ -63,7 +65,7 @@ def warm():
 
 
 def _become(request):
-    """Goes on as the command. Never returns."""
+    """Goes on as the module. Never returns."""
     for descriptor, name in ((1, "out"), (2, "err")):
         file = os.open(request[name], os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
         os.dup2(file, descriptor)
@@ -72,15 +74,14 @@ def _become(request):
     os.environ.clear()
     os.environ.update(request["env"])
     sys.path[:0] = ["", *filter(None, request["env"].get("PYTHONPATH", "").split(os.pathsep))]
-    sys.argv = ["headwater", *request["arguments"]]
-    code = 1
+    sys.argv = [request["module"], *request["arguments"]]
+    code = 0
     try:
-        from headwater.entrances.cli.main import main
-
-        main()
+        runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:  # noqa: BLE001 - it is told as a process tells it
+        code = 1
         traceback.print_exc()
     sys.stdout.flush()
     sys.stderr.flush()

@@ -43,6 +43,9 @@ _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.002, 0.1
 
 T = TypeVar("T")
 
+Following = Callable[[Sequence[Event] | Rejection], Sequence[Fact]]
+"""Facts of the caller's own that commit with what was decided, the rejection included."""
+
 Beside = Callable[[Connection, Accepted], Awaitable[None]]
 """The application's own statements, in the transaction of the facts."""
 
@@ -83,16 +86,19 @@ class Deciding:
         await self._reads.close()
         await self._snapshots.close()
 
-    async def again(self, attempt: Callable[[], Awaitable[T]], what: str) -> T:
+    async def again(
+        self, attempt: Callable[[], Awaitable[T]], what: str, own: str | None = None
+    ) -> T:
         """Tries until nothing that was looked at has changed meanwhile, up to MAX_ATTEMPTS times.
 
-        Raises VersionConflict or DecisionOutdated after that, and whatever else an attempt does.
+        Raises VersionConflict or DecisionOutdated after that, at once for the caller's ``own`` stream, and whatever
+        else an attempt does.
         """
         for number in range(1, MAX_ATTEMPTS + 1):
             try:
                 return await attempt()
             except (VersionConflict, DecisionOutdated, DeadlockDetected) as error:
-                if number == MAX_ATTEMPTS:
+                if number == MAX_ATTEMPTS or (own and getattr(error, "stream", None) == own):
                     raise
                 _log.debug("%s: attempt %d: %s", what, number, error)
             longest = min(_FIRST_PAUSE_SECONDS * 2**number, _LONGEST_PAUSE_SECONDS)
@@ -109,6 +115,31 @@ class Deciding:
         sights = Sights.of(decider, request.command, request.tenant)
         with span(f"command {decider.name}"):
             return await self.again(lambda: self._attempt(decider, request, sights), decider.name)
+
+    async def do_with(
+        self, decider: Decider[Any], request: Request, own: str, following: Following
+    ) -> Sequence[Event] | Rejection:
+        """The same with facts of the caller's own stream in the same commit, also beside a rejection.
+
+        They carry the version that they expect of it: raises VersionConflict at once where it has moved on.
+        """
+        sights = Sights.of(decider, request.command, request.tenant)
+
+        async def attempt() -> Sequence[Event] | Rejection:
+            seen = await self._look(sights)
+            decided = decider.decided(seen.states, request.command)
+            sealed = () if isinstance(decided, Rejection) else await self._sealed(request, decided)
+            own_facts = following(decided if isinstance(decided, Rejection) else sealed)
+            facts = _facts(sealed, seen, request) if sealed else []
+            if facts is not None:
+                await self._commits.append(group_of(request.tenant, [*facts, *own_facts]))
+            else:
+                async with self._database.transaction(request.tenant) as connection:
+                    await _append(connection, request, seen, sealed, own_facts)
+            return decided if isinstance(decided, Rejection) else sealed
+
+        with span(f"command {decider.name}"):
+            return await self.again(attempt, decider.name, own)
 
     async def _attempt(
         self, decider: Decider[Any], request: Request, sights: Sights
@@ -264,7 +295,11 @@ def _facts(decided: Sequence[Event], seen: Seen, request: Request) -> list[Event
 
 
 async def _append(
-    connection: Connection, request: Request, seen: Seen, decided: Sequence[Event]
+    connection: Connection,
+    request: Request,
+    seen: Seen,
+    decided: Sequence[Event],
+    following: Sequence[Fact] = (),
 ) -> Accepted:
     required = {
         "streams": msgspec.json.encode(seen.by("stream")).decode(),
@@ -274,7 +309,7 @@ async def _append(
         await connection.execute(SQL["commands.require"], required, prepare=True)
         writer = Writer(connection, request.tenant)
         written = await writer.append(
-            *decided, metadata=request.metadata, occurred_at=request.occurred_at
+            *decided, *following, metadata=request.metadata, occurred_at=request.occurred_at
         )
     accepted = _accepted(written, decided)
     if request.beside is not None:

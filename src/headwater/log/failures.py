@@ -32,6 +32,7 @@ _BY_STATE: dict[str, type[HeadwaterError]] = {
     "HW032": errors.UnknownCapture,
     "HW040": errors.UnknownQueue,
     "HW041": errors.JobRefused,
+    "HW050": errors.UnknownSaga,
 }
 _NOT_INITIALIZED = {"3F000", "42P01"}  # no such schema or table
 

@@ -37,6 +37,7 @@ async def examine(operator: Database, views: Mapping[str, StoredView]) -> list[F
             await _powers(connection),
             await _snapshots(connection),
             *await _jobs(connection),
+            *await _sagas(connection),
         ]
     return findings + await _views(operator, views)
 
@@ -182,6 +183,16 @@ async def _jobs(connection: Connection) -> list[Finding]:
             )
         )
     return findings or [Finding("ok", "jobs", f"{queues} queues, {dead_tuples:,} dead rows")]
+
+
+async def _sagas(connection: Connection) -> list[Finding]:
+    """What sagas wait for a person."""
+    unfinished, handed, stopped = await _row(connection, "health.sagas")
+    hint = "See headwater sagas list --state 'handed over' --state stopped."
+    if handed or stopped:
+        told = f"{handed:,} handed over to a person, {stopped:,} stopped"
+        return [Finding("warn", "sagas", told, hint)]
+    return [Finding("ok", "sagas", f"{unfinished:,} under way")] if unfinished else []
 
 
 async def _views(operator: Database, views: Mapping[str, StoredView]) -> list[Finding]:

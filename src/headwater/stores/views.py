@@ -15,8 +15,17 @@ from headwater.stores.postgres.rows import PostgresRows
 from headwater.stores.postgres.sql_view_outside import OutsideSql
 from headwater.views import StoredView
 from headwater.views.driving.feed import DrivenFeed
+from headwater.views.driving.messages import DrivenPublication
 from headwater.views.driving.outside_fold import OutsideFold
-from headwater.views.store import DocumentsEngine, Engine, RowsEngine, TablesEngine
+from headwater.views.publication import Publication
+from headwater.views.store import (
+    DocumentsEngine,
+    Engine,
+    MessagesEngine,
+    RowsEngine,
+    Store,
+    TablesEngine,
+)
 
 
 def stored_views(
@@ -25,6 +34,7 @@ def stored_views(
     folds: Iterable[FoldView[Any]],
     rows: Iterable[RowsView[Any]],
     feeds: Iterable[FeedView],
+    publications: Iterable[tuple[Publication, Store]],
     decider_of: DeciderOf,
 ) -> dict[str, StoredView]:
     """The views by name, folds first. ``relay`` is in the relay's role; nothing here does I/O."""
@@ -47,4 +57,7 @@ def stored_views(
     for feed in feeds:
         engine = cast("RowsEngine", engines[feed.store.name])
         stored[feed.name] = DrivenFeed(relay, feed.feed, engine.rows, engine.every_seconds)
+    for publication, bus in publications:
+        messages = cast("MessagesEngine", engines[bus.name]).messages
+        stored[publication.name] = DrivenPublication(relay, publication, messages)
     return stored

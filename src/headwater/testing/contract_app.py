@@ -77,6 +77,13 @@ def fed(settings: Settings, store: Store) -> App:
     return app
 
 
+def published(settings: Settings, bus: Store, *, edition: int = 1) -> App:
+    """The app with a publication, ``orders``, of events that are placed."""
+    app = App("contract", events=[Placed, Removed], tenant="main", settings=settings)
+    app.publish("orders", types=[Placed], bus=bus, edition=edition)
+    return app
+
+
 def totalled(settings: Settings, store: Store | None, *, sql: str = TOTALS) -> App:
     """The app with a SQL view, ``totals``, in a store; ``plain`` is the same in Postgres."""
     app = App("contract", events=[Placed, Removed], tenant="main", settings=settings)

@@ -18,7 +18,7 @@ from headwater.log.ticker import Ticker
 from headwater.relay import Pace
 from headwater.relay.frontier import Frontier
 from headwater.relay.runner import Runner
-from headwater.testing.contract_app import fed, make, totalled
+from headwater.testing.contract_app import fed, make, published, totalled
 from headwater.testing.faults import die_at
 from headwater.views import StoredView
 
@@ -62,6 +62,8 @@ async def _die(reference: str, name: str, fence: str, point: str, at_call: int) 
         app = totalled(settings, store)
     elif store is not None and "feed" in store.transforms:
         app = fed(settings, store)
+    elif store is not None and "messages" in store.transforms:
+        app = published(settings, store)
     else:
         app = make(settings, store, poisonous=fence != "replay")
     async with app:

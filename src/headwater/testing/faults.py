@@ -11,8 +11,11 @@ import signal
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from headwater.commands import Deciding
 from headwater.jobs.desk import Desk
 from headwater.jobs.taken import RunningJob
+from headwater.sagas.recording import Record
+from headwater.sagas.view import SagasView
 
 FOLD_POINTS = (
     "after read",
@@ -34,6 +37,17 @@ JOB_POINTS = (
     "after finish",
 )
 
+SAGA_POINTS = (
+    "before begin",
+    "after begin",
+    "before do",
+    "after do",
+    "before write",
+    "after write",
+    "before apply",
+    "after apply",
+)
+
 
 def die_at(view: Any, point: str, *, at_call: int = 1) -> None:
     """Makes a view's process kill itself before or after the n-th call of a step."""
@@ -50,6 +64,23 @@ def die_working(point: str, *, at_call: int = 1) -> None:
     when, step = point.split()
     owner: Any = RunningJob if step == "finish" else Desk
     kill_at(owner, {"take": "_take", "settle": "_settle", "finish": "_finish"}[step], when, at_call)
+
+
+def die_in_saga(point: str, *, at_call: int = 1) -> None:
+    """Makes a process that runs sagas kill itself before or after the n-th step of a kind.
+
+    ``begin`` takes an instance, ``do`` commits a command with its record, ``write`` records anything else, ``apply`` is
+    a batch of the view that starts and wakes.
+    """
+    when, step = point.split()
+    known: dict[str, tuple[type, str]] = {
+        "begin": (Record, "begin"),
+        "do": (Deciding, "do_with"),
+        "write": (Record, "write"),
+        "apply": (SagasView, "apply"),
+    }
+    owner, method = known[step]
+    kill_at(owner, method, when, at_call)
 
 
 def kill_at(owner: Any, method: str, when: str, at_call: int) -> None:

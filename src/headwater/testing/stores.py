@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -67,15 +67,19 @@ class Ground(ABC):
         """Drives the view in a process that must be killed at a point."""
         urls = {f"HEADWATER_STORE_{n.upper()}_URL": url for n, url in self.urls.items()}
         clean = {k: v for k, v in os.environ.items() if not k.startswith("HEADWATER_")}
+        environment = clean | urls | {
+            "HEADWATER_DATABASE_URL": self.database_url,
+            "PYTHONPATH": os.pathsep.join(sys.path),
+        }  # fmt: skip
+        arguments = [self.reference, view, str(fence), point, str(at_call)]
+        assert await self.drives(arguments, environment) == -signal.SIGKILL, point
+
+    async def drives(self, arguments: Sequence[str], environment: Mapping[str, str]) -> int:
+        """Runs ``python -m headwater.testing.driving`` in a process of its own; how it ended."""
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "headwater.testing.driving",
-            self.reference, view, str(fence), point, str(at_call),
-            env=clean | urls | {
-                "HEADWATER_DATABASE_URL": self.database_url,
-                "PYTHONPATH": os.pathsep.join(sys.path),
-            },
-        )  # fmt: skip
-        assert await asyncio.wait_for(process.wait(), 60) == -signal.SIGKILL, point
+            sys.executable, "-m", "headwater.testing.driving", *arguments, env=environment
+        )
+        return await asyncio.wait_for(process.wait(), 60)
 
 
 def orders(app: App) -> FoldView[Order]:

@@ -21,7 +21,7 @@ class Definition:
     """A view's definition as data: what its rows follow from, and nothing else."""
 
     view: str
-    kind: Literal["fold", "sql", "feed"]
+    kind: Literal["fold", "sql", "feed", "publication", "sagas"]
     content: dict[str, Any]
 
     def __post_init__(self) -> None:

@@ -18,8 +18,9 @@ from headwater.views.batches import (
 from headwater.views.documents import (
     OutsideDocuments,
 )
+from headwater.views.messages import OutsideMessages
 
-Transform = Literal["fold", "index", "sql", "feed"]
+Transform = Literal["fold", "index", "sql", "feed", "messages"]
 """What a store may run; ``index`` is what folds keep beside their documents."""
 
 
@@ -65,6 +66,15 @@ class TablesEngine(Engine, Protocol):
     @property
     def tables(self) -> OutsideTables:
         """Where SQL views are kept."""
+        ...
+
+
+class MessagesEngine(Engine, Protocol):
+    """A bus: an engine that takes publications."""
+
+    @property
+    def messages(self) -> OutsideMessages:
+        """Where publications' messages go."""
         ...
 
 

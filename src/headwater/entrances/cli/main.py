@@ -181,4 +181,5 @@ def main() -> None:
     importlib.import_module("headwater.entrances.cli.personal")
     importlib.import_module("headwater.entrances.cli.jobs")
     importlib.import_module("headwater.entrances.cli.outgoing")
+    importlib.import_module("headwater.entrances.cli.sagas")
     cli()

@@ -159,7 +159,9 @@ async def _rebuilt(app: App, view: str, in_place: bool, share: float, check: boo
     beside = None if in_place else app.rebuilding(view, share=share, say=output.note)
     if beside is None:
         await app.stored(view).rebuild()
-        output.say(f"{view} is empty and starts over; headwater views shows how far it is")
+        is_published = app.stored(view).definition.kind == "publication"
+        done = "follows its definition of now" if is_published else "is empty and starts over"
+        output.say(f"{view} {done}; headwater views shows how far it is")
         return True
     with output.progress_bar() as bar:
         task = bar.add_task(view, total=1)

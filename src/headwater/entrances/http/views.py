@@ -34,7 +34,7 @@ class ViewState(msgspec.Struct):
     """A view: what it is, and how far it is. ``parked`` counts the caller's own events."""
 
     name: str
-    kind: Literal["fold", "sql", "feed"]
+    kind: Literal["fold", "sql", "feed", "publication", "sagas"]
     key: list[str]
     status: Literal["current", "stale", "missing"]
     position: int

@@ -234,7 +234,7 @@ END
 $$;
 
 -- Jobs for a worker: from the lanes in the order given, `wanted` of each at first, then whatever is there, at
--- most `most` together and what the queue's cap and rate leave. Where there is nothing it looks again each
+-- most `most` together and what the queue's cap and rate leave. Where there is nothing it looks again each half
 -- millisecond for `patience` seconds: each look has its own snapshot, and costs no round trip.
 CREATE FUNCTION headwater.take_jobs(of_worker text, queue text, lanes text[], wanted int[], most int, patience float8 DEFAULT 0) RETURNS SETOF headwater.taken_job
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -263,7 +263,7 @@ BEGIN
     IF clock_timestamp() >= until_ THEN
       RETURN;
     END IF;
-    PERFORM pg_sleep(0.001);
+    PERFORM pg_sleep(0.0005);
   END LOOP;
   -- If a crash of the server loses what was taken, nobody took it: whoever settles asks what is open. So its
   -- commit need not wait for the disk.

@@ -75,6 +75,10 @@ SELECT (SELECT count(*)::int FROM headwater.job_queues),
        (SELECT count(*)::int FROM pg_class AS c WHERE c.relnamespace = 'headwater'::regnamespace AND c.relname ~ '^jobs_[0-3]$'
           AND pg_relation_size(c.oid) > 0)
 
+-- name: sagas
+SELECT count(*)::int, count(*) FILTER (WHERE s.state = 'handed over')::int, count(*) FILTER (WHERE s.state = 'stopped')::int
+FROM headwater.sagas AS s WHERE s.ended_at IS NULL
+
 -- name: sampled
 SELECT v.view, s.differing, s.detail, extract(epoch FROM s.verified_at)::float8
 FROM headwater.views AS v JOIN headwater.sampled AS s ON s.view = v.view AND s.generation = v.generation

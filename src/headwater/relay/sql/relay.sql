@@ -26,7 +26,7 @@ SELECT l.detail FROM headwater.leases AS l WHERE l.name LIKE 'relay/%%' AND head
 DELETE FROM headwater.leases WHERE name LIKE 'relay/%%' AND expires_at < clock_timestamp() - interval '1 minute'
 
 -- name: maintain
-SELECT headwater.maintain_blocks(), headwater.enter_block(), headwater.purge_idempotency(), headwater.purge_rates(), headwater.purge_snapshots()
+SELECT headwater.maintain_blocks(), headwater.enter_block(), headwater.purge_idempotency(), headwater.purge_rates(), headwater.purge_snapshots(), headwater.purge_sagas()
 
 -- name: end_idle
 SELECT pid, idle_seconds FROM headwater.end_idle_appenders()

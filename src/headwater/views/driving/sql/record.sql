@@ -18,7 +18,10 @@ WHERE view = %(view)s
 RETURNING generation
 
 -- name: restart
-UPDATE headwater.checkpoints AS c
+-- Whoever drives it opens it anew, and so learns of it though nothing is appended.
+WITH given_back AS (
+  UPDATE headwater.leases SET expires_at = '-infinity' WHERE name = %(view)s
+) UPDATE headwater.checkpoints AS c
 SET position = 0, revision = c.revision + 1, epoch = l.epoch, updated_at = clock_timestamp(),
     derived_upto = greatest(c.derived_upto, c.position)
 FROM headwater.log AS l WHERE c.view = %(view)s
@@ -92,3 +95,6 @@ ON CONFLICT (view) DO UPDATE SET generation = excluded.generation, after_positio
 
 -- name: planned
 SELECT upto FROM headwater.planned WHERE view = %(view)s AND generation = %(generation)s AND after_position = %(after)s
+
+-- name: channel
+SELECT definition ->> 'channel' FROM headwater.views WHERE view = %(view)s

@@ -1,0 +1,103 @@
+"""The port of buses: channels to which messages are added in order, each once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """Where a publication's messages are: a stream of the bus, and the subjects in it."""
+
+    stream: str
+    root: str
+
+    @property
+    def events(self) -> str:
+        """The beginning of the subjects of events."""
+        return f"{self.root}.events"
+
+    @property
+    def holds(self) -> str:
+        """The subject on which relays say that they have taken over."""
+        return f"{self.root}.hold"
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What each message says of where it is from: the checkpoint that lies in the channel itself.
+
+    ``event`` is the id of the event at ``position`` in hexadecimal digits; '' before the first.
+    """
+
+    log: str
+    epoch: int
+    fence: int
+    generation: int
+    position: int
+    event: str
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message to publish. Without a body it says that a relay has taken over."""
+
+    subject: str
+    mark: Mark
+    body: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """The end of a channel: the last sequence number, and the mark of the last message that is still there."""
+
+    sequence: int
+    mark: Mark | None
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A message that the channel still holds."""
+
+    sequence: int
+    message: Message
+
+
+class OutsideMessages(Protocol):
+    """Channels outside the log's database. Keeps no state itself."""
+
+    max_at_once: int
+    """How many messages one atomic publish takes."""
+
+    async def prepare(self, channel: Channel) -> None:
+        """Creates the channel where it is missing. Raises StoreRefused where it cannot be used as it is."""
+        ...
+
+    async def tail(self, channel: Channel) -> Tail:
+        """The end of the channel, as whoever accepts messages sees it."""
+        ...
+
+    async def largest(self, channel: Channel) -> int:
+        """How many bytes a message may have."""
+        ...
+
+    def size(self, message: Message) -> int:
+        """How many bytes a message has."""
+        ...
+
+    async def publish(self, channel: Channel, after: int, messages: Sequence[Message]) -> int:
+        """Adds all messages or none, right after a sequence number; the last one's.
+
+        Raises LeaseLost where the channel does not end there.
+        """
+        ...
+
+    async def kept(self, channel: Channel, after: int, upto: int) -> list[Kept]:
+        """Some messages after one sequence number and up to another, in order; none where there are no more."""
+        ...
+
+    async def span(self, channel: Channel) -> tuple[int, int]:
+        """The first and the last sequence number; (1, 0) where there is no channel yet."""
+        ...
