@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # Processes that share the tests, each with servers of its own.
 WORKERS ?= 3
 
-.PHONY: demo football portfolio test lint bench run clean
+.PHONY: demo football portfolio test lint bench simulate run clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python -m examples.airport
@@ -29,6 +29,10 @@ lint: $(VENV)/dev.stamp
 
 bench: $(VENV)/dev.stamp
 	$(BIN)/python -m bench
+
+# A seed is drawn and printed where none is given.
+simulate: $(VENV)/dev.stamp
+	$(BIN)/python -m simulation $(if $(SEED),--seed $(SEED)) --minutes $(or $(MINUTES),2)
 
 run: $(VENV)/demo.stamp
 	HEADWATER_APP=examples.airport.app:app HEADWATER_HOME=build/demo $(BIN)/headwater up

@@ -9,15 +9,15 @@ from dataclasses import dataclass, field
 from random import Random
 
 import psycopg
-from ledger import Ledger
 from marked import APPEND, HEAD, SAFE, SET_TENANT, committed_rows, prepare
 from readers import PythonReader, Reader, SqlReader, TailReader
 from scene import Ticks
-from verdict import Row, Verdict, judge
 from writers import LOST, Session, append_in_one_transaction, run_process, share_commits
 
 from headwater.log import Connection, Ticker
 from headwater.log.database import connect
+from simulation.ledger import Ledger
+from simulation.verdict import Row, Verdict, judge
 
 KILL = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity

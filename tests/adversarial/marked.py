@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import psycopg
-from verdict import Row
 
 from headwater.events import Event, EventTypes
 from headwater.log import Database
 from headwater.log.registry import register
+from simulation.verdict import Row
 
 
 class Marked(Event, type="attack.marked", stream="line/{line}"):

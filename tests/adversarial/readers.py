@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from marked import READ, TYPES
-from verdict import Row, Sight
 from writers import LOST
 
 from headwater.log import Connection, Database, LogReader
 from headwater.log.database import connect
+from simulation.verdict import Row, Sight
 
 if TYPE_CHECKING:
     from attack import Attack

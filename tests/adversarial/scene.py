@@ -6,10 +6,10 @@ from contextlib import AsyncExitStack
 from typing import Protocol, Self
 
 from marked import APPEND, SAFE, SET_TENANT, committed_rows
-from verdict import Row, Sight, Verdict, judge
 
 from headwater.log import Connection
 from headwater.log.database import connect
+from simulation.verdict import Row, Sight, Verdict, judge
 
 ROWS = """
 SELECT position, tenant, stream, version, data->>'mark' FROM headwater.events

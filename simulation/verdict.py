@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -53,8 +53,10 @@ def judge(
     acknowledged: Collection[str] = (),
     undone: Collection[str] = (),
 ) -> Verdict:
-    """``committed`` is the log at the end, in order of position. ``acknowledged`` are the marks of
-    durable commits that were answered, ``undone`` those of appends that were surely rolled back."""
+    """What is wrong. ``committed`` is the log at the end, in order of position.
+
+    ``acknowledged`` are the marks of durable commits that were answered, ``undone`` those of appends that were surely rolled back.
+    """
     verdict = Verdict()
     for sight in sights:
         _judge_sight(verdict, committed, sight)
@@ -106,5 +108,4 @@ def _versions(rows: Sequence[Row]) -> dict[tuple[str, str], list[int]]:
 
 
 def _repeated(rows: Sequence[Row]) -> list[Row]:
-    once: set[Row] = set()
-    return [row for row in rows if row in once or once.add(row)]
+    return [row for row, count in Counter(rows).items() if count > 1]

@@ -1,0 +1,1 @@
+"""A whole installation under a seeded schedule of faults, and the check of every promise after it."""
