@@ -68,7 +68,7 @@ def _memory() -> Path | None:
     Each test's database is some 700 files, made and removed; ext4 takes half a second of its kernel's time for them when as many
     were removed a moment ago, memory a twentieth.
     """
-    memory = Path("/dev/shm")  # noqa: S108 - a folder of its own is made in it
+    memory = Path("/dev/shm")
     is_there = memory.is_dir() and shutil.disk_usage(memory).free > MEMORY_BYTES
     return memory if is_there else None
 
