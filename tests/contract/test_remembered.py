@@ -50,7 +50,7 @@ def bank(database):
     app = App(
         "bank", events=[Moved, Closed], tenant="main", settings=Settings(database_url=database.url)
     )
-    app.seen = []
+    app.seen, app.pasts = [], []
 
     @app.fold(key="account")
     def accounts(state: Account, event: Moved | Closed) -> Account:
@@ -61,6 +61,7 @@ def bank(database):
     @app.command(accounts)
     def move(state: Account, command: Move) -> list[Moved] | Refused:
         app.seen.append(state.balance)
+        app.pasts.append(list(state.past))
         state.past.append("a function that changes what it was given")
         if state.closed:
             raise ValueError("closed")
@@ -101,6 +102,22 @@ async def test_the_next_decisions_on_the_same_streams_read_nothing(database, unr
         assert (await app.do(Send("b", "a", Decimal(1)))).versions == (2, 5)
         assert (await app.do(Move("a", Decimal(-1)))).versions == (6,)
         assert app.seen == [0, 0, Decimal("0.30"), (1, Decimal("0.10")), Decimal("1.10")]
+
+
+async def test_no_function_changes_what_is_remembered_or_kept(database18):
+    """``move`` adds to its state's list each time, as no such function should."""
+    async with bank(database18) as app:
+        await app.deploy()
+        for _ in range(3):  # the first reads, the others remember
+            await app.do(Move("a", Decimal(1)))
+        await app.append(*(Moved("a", Decimal(1)) for _ in range(SPACING)))
+        await app.do(Move("a", Decimal(1)))
+        await asyncio.gather(*app.deciding._snapshots._tasks.values())
+        with database18.admin() as admin:
+            found = admin.execute("SELECT state -> 'past' FROM headwater.snapshots").fetchall()
+        await app.do(Move("a", Decimal(1)))
+        assert app.pasts == [[]] * len(app.pasts)
+        assert found == [([],)]
 
 
 async def test_what_others_append_is_seen(database):

@@ -11,7 +11,7 @@ import msgspec
 
 from headwater.commands.command import Command
 from headwater.commands.decider import Decider, Evolving, evolved
-from headwater.commands.snapshots import SPACING, Snapshot, Snapshots
+from headwater.commands.snapshots import SPACING, Snapshot, Snapshots, as_json
 from headwater.commands.statements import SQL
 from headwater.commands.streams import Past, SharedReads, read_streams
 from headwater.errors import HeadwaterError, InvalidStreamName, LimitExceeded, StateUnreadable
@@ -74,11 +74,13 @@ def _checked(place: Place) -> Place:
 class Seen:
     """States in the order of the sources, the version of each place, and the newest position.
 
-    ``kept`` are the versions of the newest snapshots, in the order of the sources.
+    ``kept`` are the versions of the newest snapshots and ``data`` the states as they may be kept, in the same order;
+    the latter where streams alone are looked at.
     """
 
     states: list[Any] = field(default_factory=list)
     kept: list[int] = field(default_factory=list)
+    data: list[bytes | None] = field(default_factory=list)
     versions: dict[Place, int] = field(default_factory=dict)
     position: int = 0
 
@@ -119,9 +121,10 @@ async def look_at_streams(reads: SharedReads, snapshots: Snapshots, sights: Sigh
     for fold, place in sights:
         past = await reads.past(place.name, sights.tenant, fold.fingerprint)
         version, position = past.newest
-        state = seen.add(fold, place, version, past)
-        if len(past.rows) >= SPACING:
-            kept = Snapshot(sights.tenant, place.name, fold.fingerprint, version, position, state)
+        data = as_json(seen.add(fold, place, version, past))
+        seen.data.append(data)
+        if len(past.rows) >= SPACING and data is not None:
+            kept = Snapshot(sights.tenant, place.name, fold.fingerprint, version, position, data)
             snapshots.keep(kept)
             seen.kept[-1] = version
     return seen

@@ -10,13 +10,12 @@ import logging
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 
 from headwater.commands.decider import Evolving, evolved
 from headwater.commands.looking import Place, Seen, Sights
-from headwater.commands.snapshots import SPACING, Snapshot, Snapshots, encoded
+from headwater.commands.snapshots import SPACING, Snapshot, Snapshots, as_json
 from headwater.events import Event, EventType
 from headwater.events.event import encode
 from headwater.log import Written
@@ -61,6 +60,7 @@ class Remembered:
             self._states.move_to_end(of)
             seen.states.append(msgspec.json.decode(found.data, type=fold.state | None))
             seen.kept.append(found.kept)
+            seen.data.append(found.data)
             seen.versions[place] = found.version
             seen.position = max(seen.position, found.position)
         return seen
@@ -80,24 +80,18 @@ class Remembered:
     ) -> None:
         """Remembers what the streams are once events were appended to what was seen of them."""
         places = [EventType.of(type(event)).stream_of(event) for event in events]
-        for (fold, place), state, kept in zip(sights, seen.states, seen.kept, strict=True):
+        for (fold, place), before, kept in zip(sights, seen.data, seen.kept, strict=True):
             own = [at for at, name in enumerate(places) if name == place.name]
             of = _of(log, sights, fold, place)
-            if fold.takes_recorded or not own:
-                self._forget(of)
-                continue
-            try:
-                after = _after(fold, state, [events[at] for at in own])
-                data = encoded(after)
-            except Exception as error:  # noqa: BLE001 - the user's function; what it led to is appended
-                _log.debug("the state of %s is not remembered: %s", place.name, error)
+            data = _after(fold, before, [events[at] for at in own])
+            if data is None:
                 self._forget(of)
                 continue
             version, position = written.versions[own[-1]], written.positions[own[-1]]
             newest = kept
             if version - kept >= SPACING:
                 newest = version
-                self._snapshots.keep(Snapshot(*of[1:], version, position, after))
+                self._snapshots.keep(Snapshot(*of[1:], version, position, data))
             self._add(of, _State(data, version, position, newest))
 
     def _forget(self, of: _Of) -> None:
@@ -118,9 +112,17 @@ def _of(log: LogIdentity, sights: Sights, fold: Evolving, place: Place) -> _Of:
     return log, sights.tenant, place.name, fold.fingerprint
 
 
-def _after(fold: Evolving, state: Any, events: Sequence[Event]) -> Any:
-    for event in events:
-        declared = fold.types.get(EventType.of(type(event)).name)
-        if declared is not None:  # as it is read: through its JSON
-            state = evolved(fold, state, declared.decode(encode(event)))
-    return state
+def _after(fold: Evolving, before: bytes | None, events: Sequence[Event]) -> bytes | None:
+    """A state after events, each as it is read: through its JSON; None where that cannot be told."""
+    if before is None or fold.takes_recorded or not events:
+        return None
+    try:
+        state = msgspec.json.decode(before, type=fold.state | None)
+        for event in events:
+            declared = fold.types.get(EventType.of(type(event)).name)
+            if declared is not None:
+                state = evolved(fold, state, declared.decode(encode(event)))
+    except Exception as error:  # noqa: BLE001 - the user's function; what it led to is appended
+        _log.debug("a state of %s is not remembered: %s", fold.name, error)
+        return None
+    return as_json(state)

@@ -21,8 +21,7 @@ from headwater.log.tasks import ended
 
 _log = logging.getLogger("headwater.commands")
 _AT_ONCE = 4
-encoded = msgspec.json.Encoder(decimal_format="string").encode
-"""A state as JSON."""
+_encode = msgspec.json.Encoder(decimal_format="string").encode
 
 SPACING = 500
 """How many events a decision reads before it keeps a snapshot."""
@@ -32,19 +31,28 @@ LEAST = SPACING
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A fold's state over a stream, at a version and its position. The state None: there is no document."""
+    """A fold's state over a stream, at a version and its position: JSON, null where there is no document."""
 
     tenant: str
     stream: str
     fingerprint: str
     version: int
     position: int
-    state: object
+    state: bytes
 
     @property
     def place(self) -> tuple[str, str, str]:
         """What it is of."""
         return self.tenant, self.stream, self.fingerprint
+
+
+def as_json(state: object) -> bytes | None:
+    """A state as it is kept, whatever a function does to it later; None for one that cannot be written."""
+    try:
+        return _encode(state)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        _log.debug("a state cannot be kept: %s", error)
+        return None
 
 
 class Snapshots:
@@ -73,7 +81,7 @@ class Snapshots:
             "fingerprint": snapshot.fingerprint,
             "version": snapshot.version,
             "position": snapshot.position,
-            "state": encoded(snapshot.state).decode(),
+            "state": snapshot.state.decode(),
         }
         try:
             async with self._database.transaction(snapshot.tenant) as connection:
