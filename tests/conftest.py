@@ -65,8 +65,8 @@ def _versions() -> list[int]:
 def _memory() -> Path | None:
     """A file system in memory with room enough, where there is one.
 
-    Each test's database is some 700 files, made and removed; ext4 takes half a second of its kernel's time for them when as many
-    were removed a moment ago, memory a twentieth.
+    Each test's database is some 700 files, made and removed. Where as many were removed a moment ago, ext4 takes a third of a
+    second of the kernel's time to make them; in memory it is a fiftieth.
     """
     memory = Path("/dev/shm")
     is_there = memory.is_dir() and shutil.disk_usage(memory).free > MEMORY_BYTES

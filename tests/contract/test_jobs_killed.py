@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
-import sys
-from contextlib import asynccontextmanager
+from functools import partial
 
 import jobs_shop
+import killed
 import pytest
 from jobs_shop import events, make, until
 
@@ -21,19 +20,7 @@ pytestmark = pytest.mark.postgres
 KEYS, EACH = 4, 6
 
 
-@asynccontextmanager
-async def process(database, point, at_call):
-    """A process that works, until a point or until the block ends."""
-    started = await asyncio.create_subprocess_exec(
-        sys.executable, jobs_shop.__file__, database.url, point, str(at_call),
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}, stdout=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    try:
-        yield started
-    finally:
-        if started.returncode is None:
-            started.kill()
-        await started.wait()
+process = partial(killed.process, jobs_shop)
 
 
 async def enqueue_effects(app, turn=0):

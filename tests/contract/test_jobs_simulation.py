@@ -29,6 +29,7 @@ class Plan:
     random: Random
     runs: list[tuple[float, float, str | None, int]] = field(default_factory=list)
     done: Counter[int] = field(default_factory=Counter)
+    over: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self):
         some = self.random.choice
@@ -59,6 +60,8 @@ class Plan:
             if fails and this_job().attempt == 1:
                 raise ValueError("not yet")
             self.done[n] += 1
+            if self.done.total() >= JOBS:
+                self.over.set()
 
     def jobs(self, app):
         for n in range(JOBS):
@@ -128,7 +131,7 @@ async def test_no_limit_is_exceeded_and_no_job_is_lost(database18, seed):
         for app in apps:
             await stack.enter_async_context(app.working())
         async with asyncio.timeout(60):
-            while any(plan.done.total() < JOBS for plan in plans):
-                await asyncio.sleep(0.02)
+            for plan in plans:
+                await plan.over.wait()
     for plan in plans:
         plan.check()

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import signal
-import sys
-from contextlib import asynccontextmanager
+from functools import partial
 
+import killed
 import pytest
 import saga_shop
 from jobs_shop import until
@@ -27,19 +26,7 @@ def _fresh():
     saga_shop.clear()
 
 
-@asynccontextmanager
-async def process(database, point, at_call):
-    """A process that relays and works, until a point or until the block ends."""
-    started = await asyncio.create_subprocess_exec(
-        sys.executable, saga_shop.__file__, database.url, point, str(at_call),
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}, stdout=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    try:
-        yield started
-    finally:
-        if started.returncode is None:
-            started.kill()
-        await started.wait()
+process = partial(killed.process, saga_shop)
 
 
 async def begun(app):

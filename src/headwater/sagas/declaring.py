@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ QUEUE, RUN = "sagas", "headwater.saga"
 UNTIRING = Retry(attempts=1_000_000, first_seconds=0.5, factor=2.0, longest_seconds=30.0)
 
 
-class SagaDefinitions(OutgoingDefinitions):
+class SagaDefinitions(OutgoingDefinitions, ABC):
     """The sagas of one app."""
 
     def __init__(self) -> None:
@@ -29,13 +30,13 @@ class SagaDefinitions(OutgoingDefinitions):
         self.saga_of: dict[type[Command], SagaDefinition[Any]] = {}
 
     @property
+    @abstractmethod
     def deciding(self) -> Deciding:
         """Runs commands."""
-        raise NotImplementedError
 
+    @abstractmethod
     def decider(self, command: type[Command]) -> Decider[Any]:
         """Who decides on a command."""
-        raise NotImplementedError
 
     def saga(
         self,

@@ -90,13 +90,6 @@ class SagasView(DrivenView):
                 await connection.execute(SQL["sagas.apply_one"], {"position": position})
             return await self.record.unpark(connection, [row[0] for row in parked])
 
-    async def touched(
-        self, connection: Any, *, after: int, upto: int, parked: Sequence[int]
-    ) -> list[str] | None:
-        """Cannot be told; see StoredView."""
-        _ = connection, after, upto, parked
-        return None
-
     def row_of(self, values: Sequence[Any]) -> Any:
         """Values as they are."""
         return values

@@ -47,17 +47,6 @@ class DrivenFeed(DrivenBatches):
         """The event types that it hands on."""
         return self.feed.type_names
 
-    async def touched(
-        self,
-        connection: Connection,  # noqa: ARG002 - the protocol's
-        *,
-        after: int,  # noqa: ARG002
-        upto: int,  # noqa: ARG002
-        parked: Sequence[int],  # noqa: ARG002
-    ) -> list[str] | None:
-        """None: a feed's rows are events, which have a channel of their own."""
-        return None
-
     async def _opened(self, checkpoint: int) -> int:
         self._written = 0
         return await super()._opened(checkpoint)

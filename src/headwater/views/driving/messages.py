@@ -216,13 +216,6 @@ class DrivenPublication(DrivenView):
         _ = positions
         return 0
 
-    async def touched(
-        self, connection: Any, *, after: int, upto: int, parked: Sequence[int]
-    ) -> list[str] | None:
-        """None: its messages are events, which have a channel of their own."""
-        _ = connection, after, upto, parked
-        return None
-
     def row_of(self, values: Sequence[Any]) -> Any:
         """Refused: messages are read by receivers."""
         _ = values

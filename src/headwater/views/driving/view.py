@@ -92,6 +92,17 @@ class DrivenView(ABC):
     async def replay(self, positions: Sequence[int] | None = None) -> int:
         """Applies parked events again, in order; returns how many are parked no more."""
 
+    async def touched(
+        self,
+        connection: Connection,  # noqa: ARG002 - the protocol's
+        *,
+        after: int,  # noqa: ARG002
+        upto: int,  # noqa: ARG002
+        parked: Sequence[int],  # noqa: ARG002
+    ) -> list[str] | None:
+        """None: it cannot be told which rows have changed; see StoredView."""
+        return None
+
     # Deployment ----------------------------------------------------------------------------------
 
     async def status(self) -> Status:
