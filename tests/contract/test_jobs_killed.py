@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from dataclasses import replace
 from functools import partial
 
 import jobs_shop
@@ -11,7 +12,8 @@ import killed
 import pytest
 from jobs_shop import events, make, until
 
-from headwater.errors import HeadwaterError
+from headwater import Retry, this_job
+from headwater.errors import HeadwaterError, LeaseLost
 from headwater.jobs.operating import Jobs
 from headwater.testing.faults import JOB_POINTS
 
@@ -116,3 +118,65 @@ async def test_processes_killed_under_load(database18):
         async with app.working():
             await all_done(app)
         assert_once_in_order(database18, 3)
+
+
+async def test_a_job_that_runs_twice_in_one_worker_is_done_once(database18):
+    """As where a crash of the server lost that it was taken, and the same worker took it again."""
+    with database18.admin() as admin:
+        admin.execute(jobs_shop.LOG)
+    app, refused = make(database18), []
+
+    @app.job(queue="plain", retry=Retry(attempts=1))
+    async def twice(note: str) -> None:
+        job = this_job()
+        both = asyncio.Barrier(2)
+
+        async def run(one):
+            try:
+                async with one.transaction() as tx:
+                    await tx.connection.execute("INSERT INTO public.effects (note) VALUES (%s)", (note,))  # fmt: skip
+                    await both.wait()
+            except LeaseLost as error:
+                refused.append(error)
+
+        await asyncio.gather(run(job), run(replace(job, taken=replace(job.taken))))
+
+    async with app:
+        await app.deploy()
+        async with app.working():
+            await app.enqueue(*[twice(str(n)) for n in range(10)])
+            await all_done(app)
+    assert sorted(note for _, note in effects(database18)) == sorted(str(n) for n in range(10))
+    assert len(refused) == 10
+
+
+LOSE = """WITH gone AS (DELETE FROM headwater.job_steps RETURNING 1)
+DELETE FROM headwater.job_cursors AS c WHERE c.seq > (SELECT min(f.seq) FROM headwater.job_cursors AS f WHERE f.lane_id = c.lane_id)"""
+CUT = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'headwater queue plain'"
+
+
+async def test_a_run_whose_job_was_never_taken_ends(database18):
+    """What was taken is not flushed at once, so a crash may lose it; the function must not run on beside its successor."""
+    app, begun, ended = make(database18), [], []
+
+    @app.job(queue="plain")
+    async def linger() -> None:
+        begun.append(this_job().id)
+        first = len(begun) == 1
+        try:
+            await asyncio.sleep(60 if first else 0)
+        finally:
+            ended.append("first" if first else "second")
+
+    async with app:
+        await app.deploy()
+        async with app.working("plain"):
+            await app.enqueue(linger())
+            await until(lambda: begun)
+            with database18.admin() as admin, admin.transaction():
+                admin.execute("LOCK headwater.job_queues")  # nobody takes it in between
+                admin.execute(LOSE)
+                admin.execute(CUT)
+            await until(lambda: sorted(ended) == ["first", "second"])
+            await all_done(app)
+    assert len(set(begun)) == 1

@@ -98,10 +98,8 @@ class Desk:
             taken = self._inbox.popleft()
             self._pending.add(taken, "release")
         for taken in self.held.values():
-            if taken.began and taken.cancelled is None:
-                taken.cancelled = "the worker stopped"
-                if taken.stop is not None:
-                    taken.stop()
+            if taken.began:
+                taken.end("the worker stopped")
         self._wake.set()
 
     # Taking and settling -------------------------------------------------------------------------
@@ -246,9 +244,12 @@ class Desk:
             i for i, held in self.held.items() if i in ours and held.attempt == ours[i].attempt
         }
         for gone in self.held.keys() - known:
-            if not self.held[gone].began:
-                self._inbox = deque(taken for taken in self._inbox if taken.id != gone)
-            del self.held[gone]
+            taken = self.held.pop(gone)
+            if not taken.began:
+                self._inbox = deque(one for one in self._inbox if one is not taken)
+            elif not taken.settled:
+                # A crash lost that it was taken, or it was settled: it must not run on beside its successor.
+                taken.end("another has it by now")
         self._accept(taken for i, taken in ours.items() if i not in known)
 
     # Running -------------------------------------------------------------------------------------

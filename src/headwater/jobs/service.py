@@ -183,8 +183,4 @@ class Work:
             return
         cursor = await connection.execute(SQL["jobs.cancels"], {"ids": list(held)})
         for found, reason in await cursor.fetchall():
-            taken = held[found]
-            if taken.cancelled is None:
-                taken.cancelled = reason
-                if taken.stop is not None:
-                    taken.stop()
+            held[found].end(reason)

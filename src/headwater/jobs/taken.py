@@ -42,6 +42,13 @@ class Taken:
     settled: bool = False
     began: float = 0.0
 
+    def end(self, reason: str) -> None:
+        """Asks its function to end: an async one at its next await."""
+        if self.cancelled is None:
+            self.cancelled = reason
+            if self.stop is not None:
+                self.stop()
+
     @property
     def carried(self) -> dict[str, Any]:
         """Its metadata."""
