@@ -71,6 +71,14 @@ async def test_one_that_commits_late_is_not_missed(app):
     await connection.close()
 
 
+async def test_jobs_that_no_worker_has_looked_at_are_counted(app18):
+    note = app18.jobs["note"]
+    await app18.enqueue(note("plain"), *[note("keyed").but(key="k") for _ in range(3)], note("late").but(delay_seconds=3600))  # fmt: skip
+    (state,) = [one for one in await states(app18).queues() if one.queue == "plain"]
+    assert (state.waiting, state.later, state.running) == (4, 1, 0)
+    assert state.oldest_seconds > 0
+
+
 async def test_every_driver_enqueues_in_its_own_transaction(app18, database18):
     note, url = app18.jobs["note"], database18.url
     plain = url.replace("postgresql://", "postgresql+asyncpg://")

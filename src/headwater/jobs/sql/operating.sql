@@ -1,6 +1,6 @@
 -- name: queues
-SELECT q.queue, q.paused, coalesce(l.waiting, 0)::int + coalesce(w.ready, 0)::int, coalesce(w.later, 0)::int, coalesce(r.running, 0)::int,
-       greatest(extract(epoch FROM clock_timestamp() - least(l.oldest, w.oldest)), 0)::float8,
+SELECT q.queue, q.paused, coalesce(l.waiting, 0)::int + coalesce(w.ready, 0)::int + coalesce(u.waiting, 0)::int, coalesce(w.later, 0)::int + coalesce(u.later, 0)::int,
+       coalesce(r.running, 0)::int, greatest(extract(epoch FROM clock_timestamp() - least(l.oldest, w.oldest, u.oldest)), 0)::float8,
        coalesce(t.settled, 0)::bigint, coalesce(t.failed, 0)::bigint,
        (SELECT count(*)::int FROM headwater.job_dead AS d WHERE d.queue_id = q.queue_id AND d.replayed_as IS NULL)
 FROM headwater.job_queues AS q
@@ -22,6 +22,13 @@ LEFT JOIN LATERAL (
          min(coalesce(y.due_at, k.enqueued_at)) FILTER (WHERE k.state = 'ready') AS oldest
   FROM headwater.job_waiting AS k LEFT JOIN headwater.job_ready AS y ON y.id = k.id AND y.attempt = k.attempt AND k.state = 'ready'
   WHERE k.queue_id = q.queue_id) AS w ON true
+LEFT JOIN LATERAL (  -- with a key or a delay, and not looked at by any worker yet
+  SELECT count(*) FILTER (WHERE n.due) AS waiting, count(*) FILTER (WHERE NOT n.due) AS later, min(n.enqueued_at) FILTER (WHERE n.due) AS oldest FROM (
+    SELECT j.enqueued_at, coalesce(j.run_at <= clock_timestamp(), true) AS due FROM headwater.jobs AS j, (
+      SELECT * FROM headwater.job_admissions AS a WHERE a.queue_id = q.queue_id ORDER BY a.seq DESC LIMIT 1) AS a
+    WHERE j.queue_id = q.queue_id AND j.constrained AND j.xid >= pg_snapshot_xmin(a.upto) AND NOT pg_visible_in_snapshot(j.xid, a.upto)
+      AND NOT EXISTS (SELECT FROM headwater.job_cancels AS x WHERE x.id = j.id)
+    LIMIT %(most)s) AS n) AS u ON true
 LEFT JOIN LATERAL (
   SELECT count(*) AS running FROM headwater.job_workers AS n CROSS JOIN LATERAL headwater.open_jobs(n.worker, q.queue_id) AS o) AS r ON true
 LEFT JOIN LATERAL (
