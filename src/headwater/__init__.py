@@ -6,6 +6,18 @@ from headwater.errors import HeadwaterError, SagaFailed, StepFailed, StepRejecte
 from headwater.events import Event, Recorded
 from headwater.jobs import JobRate, Retry, ScheduleRan, this_job
 from headwater.jobs.alerts import AlertRaised, AlertResolved, Doctor, Metric, ScheduleFailed
+from headwater.jobs.notices import (
+    Mail,
+    Message,
+    NoticeFailed,
+    NoticePreferred,
+    NoticeSent,
+    NoticeWithheld,
+    Reach,
+    Slack,
+    Templates,
+    Webhook,
+)
 from headwater.log import Fact, Token, Written, carrying, caused_by
 from headwater.operations.settings import Settings
 from headwater.readers.history import Moment
@@ -29,10 +41,17 @@ __all__ = [
     "FoldView",
     "HeadwaterError",
     "JobRate",
+    "Mail",
+    "Message",
     "Metric",
     "Moment",
+    "NoticeFailed",
+    "NoticePreferred",
+    "NoticeSent",
+    "NoticeWithheld",
     "Places",
     "Ranking",
+    "Reach",
     "Recorded",
     "Rejection",
     "Retry",
@@ -42,12 +61,15 @@ __all__ = [
     "ScheduleFailed",
     "ScheduleRan",
     "Settings",
+    "Slack",
     "StepFailed",
     "StepRejected",
+    "Templates",
     "Token",
     "Transaction",
     "Undo",
     "WaitTimedOut",
+    "Webhook",
     "Written",
     "carrying",
     "caused_by",

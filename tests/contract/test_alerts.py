@@ -17,6 +17,8 @@ from headwater import (
     Retry,
     ScheduleFailed,
     Settings,
+    Slack,
+    Webhook,
 )
 from headwater.errors import JobDefinitionError, UnknownAlert
 from headwater.jobs.alerts import Facts
@@ -64,8 +66,8 @@ def make(database, url, for_seconds=0.0):
     async def fail() -> None:
         raise ValueError("no")
 
-    slack = app.channel("ops", url, slack=True, private=True)
-    pager = app.channel("pager", url, secret=new_secret(), private=True)
+    slack = app.channel(Slack("ops", url, private=True))
+    pager = app.channel(Webhook("pager", url, secret=new_secret(), private=True))
     app.alert("dead", Metric("headwater_dead_jobs", above=0, queue="plain"), to=[slack, pager], for_seconds=for_seconds)  # fmt: skip
     app.alert("never", Metric("headwater_relays", above=99), to=[slack])
     app.schedule("nightly", fail(), cron="0 0 1 1 *")
@@ -110,7 +112,7 @@ async def test_an_alert_is_raised_told_once_and_resolved(database):
             assert await changes(app) == [AlertRaised]
             await until(lambda: len(receiver.got) == 2)
             slack, pager = sorted(receiver.bodies, key=lambda one: "text" not in one)
-            assert slack["text"].startswith(":red_circle: *dead* raised")
+            assert slack["text"].startswith(":red_circle: *dead raised*")
             assert (pager["type"], pager["data"]["name"]) == ("alert.raised", "dead")
             assert sum("webhook-signature" in headers for headers, _ in receiver.got) == 1
             with database.admin() as admin:
@@ -170,17 +172,17 @@ async def test_a_digest_counts_what_ran_and_failed(database18):
                 ]
 
             text = (await until(told))[0]
-        assert text.startswith("*digest* digest\n")
+        assert text.startswith("*The week's digest*\n")
         assert "queue plain: " in text
 
 
 def test_what_cannot_be_told_is_refused_when_declared():
     app = App("odd", tenant="main")
-    ops = app.channel("ops", "https://hooks.example/1")
+    ops = app.channel(Webhook("ops", "https://hooks.example/1"))
     with pytest.raises(JobDefinitionError):
         Metric("headwater_relays")
     with pytest.raises(JobDefinitionError):
-        app.channel("ops", "https://hooks.example/2")
+        app.channel(Slack("ops", "https://hooks.example/2"))
     with pytest.raises(JobDefinitionError):
         App("other", tenant="main").alert("x", Doctor(), to=[ops])
     with pytest.raises(JobDefinitionError):

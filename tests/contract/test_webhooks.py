@@ -198,7 +198,7 @@ async def test_a_pinned_address_must_show_the_certificate_of_its_name(tmp_path, 
         (False, "localhost", "unable to get local issuer certificate"),
     ):
         monkeypatch.setenv("SSL_CERT_FILE", str(authority.file) if trusted else os.devnull)
-        sending._trusting.cache_clear()
+        sending.trusting.cache_clear()
         async with receiving(authority.serving(shown)) as receiver:
             url = f"https://localhost:{receiver.port}/hook"
             if refused is None:
@@ -209,7 +209,7 @@ async def test_a_pinned_address_must_show_the_certificate_of_its_name(tmp_path, 
                 with pytest.raises(NotTaken, match=refused):
                     await post(url, b"{}", {}, private=True)
                 assert not receiver.got
-    sending._trusting.cache_clear()
+    sending.trusting.cache_clear()
 
 
 async def test_processes_that_send_are_killed_and_every_event_arrives_in_order(database):

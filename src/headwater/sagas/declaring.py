@@ -9,7 +9,7 @@ from typing import Any
 from headwater.commands import Command, Decider, Deciding
 from headwater.errors import SagaDefinitionError
 from headwater.events import Event, EventType
-from headwater.jobs.outgoing.definitions import OutgoingDefinitions
+from headwater.jobs.notices.declaring import NoticeDefinitions
 from headwater.jobs.retrying import Retry
 from headwater.jobs.taken import this_job
 from headwater.sagas.definition import SagaDefinition, defined
@@ -21,7 +21,7 @@ QUEUE, RUN = "sagas", "headwater.saga"
 UNTIRING = Retry(attempts=1_000_000, first_seconds=0.5, factor=2.0, longest_seconds=30.0)
 
 
-class SagaDefinitions(OutgoingDefinitions, ABC):
+class SagaDefinitions(NoticeDefinitions, ABC):
     """The sagas of one app."""
 
     def __init__(self) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from headwater.events import Event
 
 STREAM = "saga/{saga}/{instance}"
-Kind = Literal["do", "call", "wait", "sleep"]
+Kind = Literal["do", "call", "enqueue", "wait", "sleep"]
 
 
 class SagaStarted(Event, type="saga.started", stream=STREAM):

@@ -13,7 +13,9 @@ import msgspec
 from headwater.events import Event, EventType, EventTypes, encode
 from headwater.jobs.taken import RunningJob
 from headwater.log.carrying import carried
+from headwater.log.enqueuing import Enqueue
 from headwater.log.failures import translated
+from headwater.log.writing import enqueue
 from headwater.sagas.events import RECORDED
 from headwater.sagas.statements import SQL
 
@@ -97,8 +99,9 @@ class Record:
         todo: str | None = None,
         due: datetime | None = None,
         release: bool = False,
+        jobs: Sequence[Enqueue] = (),
     ) -> bool:
-        """Records events, and how the instance stands; whether it was let go.
+        """Records events, and how the instance stands, and creates jobs with them; whether it was let go.
 
         Raises LeaseLost where another job runs it, and VersionConflict where somebody else has recorded something.
         """
@@ -120,10 +123,13 @@ class Record:
             "due": due,
             "release": release,
         }
-        async with self.job.relay_database.connection() as connection:
+        database = self.job.relay_database
+        async with database.transaction() if jobs else database.connection() as connection:
             with translated():
                 cursor = await connection.execute(SQL["sagas.record"], asked, prepare=True)
                 row = await cursor.fetchone()
+                if jobs:
+                    await enqueue(connection, self.job.tenant, jobs, {})
         self.version += len(events)
         return bool(row and row[0])
 

@@ -199,7 +199,7 @@ class Replay:
             if call.kind == "wait" and event.position is not None:
                 wanted = call.what
                 self.saga.consumed[event.name, wanted.field, wanted.key] = event.position
-            if call.kind in {"do", "call"}:
+            if call.kind in {"do", "call", "enqueue"}:
                 self.done.append(Done(event.step, event.name, _undo_of(call, result)))
             if not call.answer.done():  # its branch may have been cancelled
                 call.answer.set_result(result)

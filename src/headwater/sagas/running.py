@@ -39,7 +39,7 @@ from headwater.sagas.outcomes import (
 from headwater.sagas.recording import Record
 from headwater.sagas.replaying import Replay
 from headwater.sagas.saga import Call, Saga
-from headwater.sagas.stepping import do_command, key_of
+from headwater.sagas.stepping import create_jobs, do_command, key_of
 from headwater.sagas.undoing import PASSING, compensate
 
 T = TypeVar("T")
@@ -164,11 +164,9 @@ class Run:
             for call in fresh:
                 if call.kind == "call" and not call.waiting:
                     self._call(call)
-            if (
-                not over
-                and (command := next((c for c in fresh if c.kind == "do"), None)) is not None
-            ):
-                await self.kept(lambda: do_command(self, command))
+            now = {"do": do_command, "enqueue": create_jobs}
+            if not over and (step := next((c for c in fresh if c.kind in now), None)) is not None:
+                await self.kept(lambda: now[step.kind](self, step))
                 return None
         if over:
             return await self._end()

@@ -17,6 +17,7 @@ from headwater.commands import Command
 from headwater.errors import SagaDefinitionError
 from headwater.events import Event, EventType
 from headwater.jobs.retrying import Retry
+from headwater.log.enqueuing import Enqueue
 from headwater.sagas.events import Kind
 
 if TYPE_CHECKING:
@@ -146,6 +147,14 @@ class Saga:
         """
         made = undo if callable(undo) and not isinstance(undo, Command) else _undo(undo)
         return self._asked("call", name_of(function), argument, function, argument, undo=made, retry=retry, result=result_of(function))  # fmt: skip
+
+    def enqueue(self, *jobs: Enqueue, undo: Undoing = None) -> Coroutine[Any, Any, None]:
+        """Creates jobs, notices among them: the jobs and the step are one commit, so they are created once.
+
+        It does not wait for them; let a job append an event, and wait for that. ``undo`` is run if the saga fails later.
+        """
+        name = ", ".join(dict.fromkeys(job.job for job in jobs))
+        return self._asked("enqueue", name, list(jobs), jobs, undo=_undo(undo))
 
     def wait(
         self,

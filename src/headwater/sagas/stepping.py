@@ -1,4 +1,4 @@
-"""Carries out a step that is a command: its events and its record are one commit."""
+"""Carries out steps whose effect and record are one commit: a command's events, new jobs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from headwater.commands.deciding import Request
 from headwater.events import Event
 from headwater.log import Fact
+from headwater.log.carrying import carrying
+from headwater.sagas.events import SagaStepDone
 from headwater.sagas.outcomes import done_by_command
 from headwater.sagas.recording import Record
 from headwater.sagas.saga import Call
@@ -36,6 +38,16 @@ async def do_command(run: Run, call: Call) -> bool:
     await run.app.deciding.do_with(decider, request, run.replay.saga.stream, following)
     run.record.version += 1
     run.replay.feed(made[0])
+    return True
+
+
+async def create_jobs(run: Run, call: Call) -> bool:
+    """Creates jobs in the commit of the step's record. Raises VersionConflict where the stream has moved on."""
+    saga, at = run.replay.saga, run.record.now()
+    made = SagaStepDone(saga.name, saga.id, call.step, call.kind, call.name, call.asked, at, undo=call.undo_name)  # fmt: skip
+    with carrying(**cause_of(run, call.step)):
+        await run.record.write(made, jobs=call.what)
+    run.replay.feed(made)
     return True
 
 

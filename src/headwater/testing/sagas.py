@@ -36,7 +36,7 @@ class Story:
 
     @property
     def asked(self) -> list[Any]:
-        """What the function waits for: commands, functions with their arguments, event types, or 'sleep'."""
+        """What the function waits for: commands, functions with their arguments, jobs, event types, or 'sleep'."""
         return [_told(call) for call in self.replay.asked.values()]
 
     def asks(self, *expected: Any) -> Self:
@@ -110,6 +110,8 @@ def _told(call: Call) -> Any:
         return call.what.event
     if call.kind == "call":
         return (name_of(call.what), call.argument)
+    if call.kind == "enqueue":
+        return call.what[0] if len(call.what) == 1 else list(call.what)
     return call.what if call.kind == "do" else "sleep"
 
 

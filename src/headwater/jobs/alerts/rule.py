@@ -117,20 +117,6 @@ Condition = Metric | Doctor | ScheduleFailed
 
 
 @dataclass(frozen=True, slots=True)
-class Channel:
-    """Where messages go: a Slack-compatible webhook, or any URL, signed where it has a secret.
-
-    ``private`` allows a URL in a private network.
-    """
-
-    name: str
-    url: str = field(repr=False)
-    slack: bool
-    secret: str | None = field(default=None, repr=False)
-    private: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class Alert:
     """A rule: raised when ``when`` has held for ``for_seconds``, told to channels, resolved when it holds no more."""
 

@@ -1,39 +1,19 @@
-"""What channels are told, as Slack and others read it, and the digest."""
+"""What channels are told, and the digest."""
 
 from __future__ import annotations
 
-import time
-from datetime import UTC, datetime
-
-import msgspec
-
-from headwater.jobs.alerts.rule import Channel
-from headwater.jobs.outgoing.sending import post
-from headwater.jobs.outgoing.signing import signed
+from headwater.jobs.outgoing.channels import Message
 from headwater.jobs.taken import SQL
 from headwater.log.database import Database
 
 DIGEST_SECONDS = 7 * 86_400.0
 
 
-async def tell(channel: Channel, message_id: str, kind: str, name: str, detail: str) -> None:
-    """Posts one message. ``kind`` is raised, resolved or digest. Raises what ``post`` raises."""
-    if channel.slack:
-        mark = {"raised": ":red_circle: ", "resolved": ":large_green_circle: "}.get(kind, "")
-        body = msgspec.json.encode({"text": f"{mark}*{name}* {kind}\n{_plain(detail)}"})
-    else:
-        told = {"name": name, "state": kind, "detail": detail}
-        now = datetime.now(UTC).isoformat()
-        body = msgspec.json.encode({"type": f"alert.{kind}", "timestamp": now, "data": told})
-    headers = {}
-    if channel.secret is not None:
-        headers = signed(message_id, int(time.time()), body, [channel.secret])
-    await post(channel.url, body, headers, private=channel.private)
-
-
-def _plain(text: str) -> str:
-    """Text in which Slack finds no links or mentions."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+def message_of(kind: str, name: str, detail: str) -> Message:
+    """What a channel is told. ``kind`` is raised, resolved or digest."""
+    data = {"name": name, "state": kind, "detail": detail}
+    subject = "The week's digest" if kind == "digest" else f"{name} {kind}"
+    return Message(subject, detail, kind=f"alert.{kind}", data=data)
 
 
 async def digest(database: Database) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 from headwater.errors import JobDefinitionError
 from headwater.events import Event, EventType
@@ -11,19 +12,19 @@ from headwater.jobs.alerts.rule import (
     Alert,
     AlertRaised,
     AlertResolved,
-    Channel,
     Condition,
 )
-from headwater.jobs.alerts.telling import digest, tell
+from headwater.jobs.alerts.telling import digest, message_of
 from headwater.jobs.declaring import JobDefinitions
-from headwater.jobs.outgoing.addresses import target_of
-from headwater.jobs.outgoing.signing import key_of
+from headwater.jobs.outgoing.channels import Channel
 from headwater.jobs.outgoing.webhooks import Webhooks, deliver
 from headwater.jobs.queue import Queue
 from headwater.jobs.retrying import Retry
 from headwater.jobs.schedule import Schedule
 from headwater.jobs.taken import this_job
 from headwater.log.enqueuing import Enqueue
+
+C = TypeVar("C", bound=Channel)
 
 ALERTS, WEBHOOKS = "alerts", "webhooks"
 TELL, DIGEST, DELIVER = "headwater.tell", "headwater.digest", "headwater.deliver"
@@ -40,29 +41,15 @@ class OutgoingDefinitions(JobDefinitions):
         self.alerts: dict[str, Alert] = {}
         self.outgoing: Webhooks | None = None
 
-    def channel(
-        self,
-        name: str,
-        url: str,
-        *,
-        slack: bool = False,
-        secret: str | None = None,
-        private: bool = False,
-    ) -> Channel:
-        """Declares where alerts are told: a Slack-compatible webhook, or any URL that takes JSON, signed where it has a secret.
-
-        ``private`` allows addresses of private networks. Raises JobDefinitionError and EndpointRefused.
-        """
-        if not NAME.fullmatch(name) or name in self.channels:
+    def channel(self, channel: C) -> C:
+        """Declares a way to tell people: Slack, Webhook, Mail, or one of your own; see Channel. Raises JobDefinitionError."""
+        if not NAME.fullmatch(channel.name) or channel.name in self.channels:
             raise JobDefinitionError(
-                f"The channel's name {name!r} is taken or malformed.",
+                f"The channel's name {channel.name!r} is taken or malformed.",
                 hint="Use up to 63 lower-case letters, digits, _ and -, a letter first.",
             )
-        target_of(url)
-        if secret is not None:
-            key_of(secret)
-        self.channels[name] = Channel(name, url, slack, secret, private)
-        return self.channels[name]
+        self.channels[channel.name] = channel
+        return channel
 
     def alert(
         self,
@@ -108,12 +95,22 @@ class OutgoingDefinitions(JobDefinitions):
         """The job that tells a channel of an alert."""
         return self.jobs[TELL](channel=channel, name=alert, kind=state, detail=detail[:4000])
 
-    def _telling(self, to: Sequence[Channel]) -> None:
-        """Checks the channels, and declares the jobs that tell them."""
-        for channel in to:
+    def _declared(self, channels: Sequence[Channel]) -> None:
+        for channel in channels:
             if self.channels.get(channel.name) is not channel:
                 raise JobDefinitionError(
-                    f"The app has no channel {channel.name!r}.", hint="Declare it with app.channel."
+                    f"The app has no channel {channel.name!r}.",
+                    hint="Declare it with app.channel.",
+                )
+
+    def _telling(self, to: Sequence[Channel]) -> None:
+        """Checks the channels, and declares the jobs that tell them."""
+        self._declared(to)
+        for channel in to:
+            if channel.addressed:
+                raise JobDefinitionError(
+                    f"The channel {channel.name!r} does not say whom it tells of alerts.",
+                    hint='Give it addresses: Mail(..., to=["ops@example.com"]).',
                 )
         if TELL in self.jobs:
             return
@@ -122,7 +119,8 @@ class OutgoingDefinitions(JobDefinitions):
         @self.job(queue=queue, name=TELL, retry=PATIENT)
         async def telling(channel: str, name: str, kind: str, detail: str) -> None:
             if (found := self.channels.get(channel)) is not None:
-                await tell(found, f"job-{this_job().id}-{channel}", kind, name, detail)
+                message = message_of(kind, name, detail)
+                await found.send(message, message_id=f"job-{this_job().id}-{channel}")
 
         @self.job(queue=queue, name=DIGEST)
         async def digesting(channels: list[str]) -> None:

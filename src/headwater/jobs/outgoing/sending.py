@@ -23,7 +23,8 @@ class NotTaken(Exception):
 
 
 @cache
-def _trusting() -> ssl.SSLContext:
+def trusting() -> ssl.SSLContext:
+    """The system's authorities, or those in SSL_CERT_FILE."""
     return ssl.create_default_context()
 
 
@@ -44,7 +45,7 @@ async def post(url: str, body: bytes, headers: Mapping[str, str], *, private: bo
     host = f"[{address}]" if ":" in address else address
     # A connection of its own each time: one to the same address may have been opened for another name.
     transport = httpx.AsyncHTTPTransport(
-        verify=_trusting(), limits=httpx.Limits(max_keepalive_connections=0), trust_env=False
+        verify=trusting(), limits=httpx.Limits(max_keepalive_connections=0), trust_env=False
     )
     told = {"content-type": "application/json", "user-agent": "Headwater", **headers, "host": target.authority}  # fmt: skip
     try:
