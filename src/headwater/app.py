@@ -57,8 +57,8 @@ class App(Runnable):
 
     @property
     def log(self) -> LogReader:
-        """Reads the log in order, as the application: one tenant at a time."""
-        return LogReader(self._open.database("headwater_app"), self.events)
+        """Reads the log in order, as the application: one tenant at a time, by default the app's only one."""
+        return LogReader(self._open.database("headwater_app"), self.events, self.tenant)
 
     @property
     def commits(self) -> SharedCommits:

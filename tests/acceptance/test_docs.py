@@ -42,6 +42,7 @@ from headwater.entrances.http import Limits
 from headwater.entrances.http.problems import STATUS
 from headwater.errors import HeadwaterError, ViewDefinitionError
 from headwater.events.schema import relation_of, schema_of
+from headwater.operations.embedded import EmbeddedPostgres
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -102,6 +103,7 @@ class Reader:
             "COLUMNS": "200",
         }
         self.second_terminal = None
+        self.server = None
         self.exports = ""
 
     def does(self, info, text):
@@ -118,8 +120,17 @@ class Reader:
             (self.folder / title).write_text(text)
         elif language == "sh":
             self.exports += "".join(re.findall(r"^export .*\n", text, re.MULTILINE))
-            return self.runs("bash", "-e", "-c", self.exports + text)
+            output = self.runs("bash", "-e", "-c", self.exports + text)
+            self.keeps_the_server()
+            return output
         return None
+
+    def keeps_the_server(self):
+        """From the first command on, so that it is not started and stopped around each."""
+        home = Path(self.environment["HEADWATER_HOME"]) / "postgres"
+        if self.server is None and home.exists():
+            self.server = EmbeddedPostgres(home)
+            self.server.start()
 
     def runs(self, *command):
         done = subprocess.run(
@@ -167,6 +178,8 @@ def reader_in(folder):
         yield reader
     finally:
         reader.stops_the_second_terminal()
+        if reader.server is not None:
+            reader.server.stop()
 
 
 def assert_shows(output, expected):
@@ -199,6 +212,7 @@ RUNNABLE = [
     "how-to/run-jobs",
     "how-to/run-sagas",
     "how-to/tell-others",
+    "how-to/tell-people",
     "how-to/answer-once",
     "how-to/limit-requests",
     "how-to/roll-out-a-schema-change",

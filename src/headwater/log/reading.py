@@ -61,11 +61,12 @@ def recorded(types: EventTypes, row: StoredRow) -> Recorded[Event]:
 
 
 class LogReader:
-    """Reads one log in order, as whoever the database's role may see."""
+    """Reads one log in order, what the database's role may see; of the tenant named here where none is named later."""
 
-    def __init__(self, database: Database, types: EventTypes) -> None:
+    def __init__(self, database: Database, types: EventTypes, tenant: str | None = None) -> None:
         self._database = database
         self._types = types
+        self._tenant = tenant
 
     async def safe(self) -> int:
         """The published watermark: readers may read up to here."""
@@ -130,6 +131,7 @@ class LogReader:
     async def _rows(
         self, after: int, max_rows: int, types: Sequence[str] | None, tenant: str | None
     ) -> tuple[list[StoredRow], int]:
+        tenant = tenant or self._tenant
         async with self._database.connection() as connection:
             upto = await safe_position(connection)
             if upto <= after:
