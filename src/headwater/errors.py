@@ -505,6 +505,12 @@ class TooManyConnections(DatabaseUnavailable):
     code = "too_many_connections"
 
 
+class DatabaseReadOnly(DatabaseUnavailable):
+    """The database takes no writes: it is a standby, or its transactions are read-only."""
+
+    code = "database_read_only"
+
+
 class NotInitialized(HeadwaterError):
     """The database holds no Headwater log."""
 

@@ -107,6 +107,11 @@ def translate(error: psycopg.Error) -> HeadwaterError | None:
         )
     if state in _NOT_INITIALIZED and "headwater" in (message or ""):
         return errors.NotInitialized(hint="Run headwater init with an administrator's URL.")
+    if state == "25006":
+        return errors.DatabaseReadOnly(
+            hint="Name the primary in HEADWATER_DATABASE_URL, or all hosts and "
+            "target_session_attrs=read-write: postgresql://user@a,b/shop?target_session_attrs=read-write"
+        )
     if unavailable(error):
         return errors.DatabaseUnavailable(
             hint="Check that Postgres runs and that HEADWATER_DATABASE_URL is right; what was not "
@@ -126,7 +131,7 @@ def unavailable(error: psycopg.Error) -> bool:
 def passing(error: psycopg.Error) -> bool:
     """Whether the same request may succeed later: a lost server, a full one, a lock, a conflict."""
     state = error.sqlstate or ""
-    return unavailable(error) or state[:2] in {"40", "53", "55", "58"}
+    return unavailable(error) or state == "25006" or state[:2] in {"40", "53", "55", "58"}
 
 
 def caused_by_data(error: psycopg.Error) -> bool:

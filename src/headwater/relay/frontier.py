@@ -20,7 +20,7 @@ class Frontier:
             moved.set()
 
     def reset(self, position: int) -> None:
-        """Sets the position, lower too: the checkpoint of a view that may start over."""
+        """Sets the position, lower too: of a view that may start over, or a log that lost its end."""
         self.position = min(self.position, position)
         self.advance(position)
 

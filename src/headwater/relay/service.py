@@ -66,6 +66,7 @@ class Relay:
     _checkpoints: dict[str, Frontier] = field(default_factory=dict)
     _stale: dict[str, _Stale] = field(default_factory=dict)
     _ticking: bool = False
+    _epoch: int | None = None
 
     async def start(self) -> None:
         """Starts driving; returns at once."""
@@ -103,6 +104,7 @@ class Relay:
             started = time.monotonic()
             try:
                 async with await self._connect(service.__name__.strip("_")) as connection:
+                    await self._heed_epoch(connection)
                     await service(connection)
             except (psycopg.Error, HeadwaterError, OSError) as error:
                 failures = failures + 1 if time.monotonic() - started < 10 else 1
@@ -111,6 +113,16 @@ class Relay:
                     "%s: %s: %s", service.__name__.strip("_"), type(error).__name__, first_line
                 )
                 await asyncio.sleep(min(0.05 * 2**failures, 5.0))
+
+    async def _heed_epoch(self, connection: Connection) -> None:
+        """After a restore or a failover, forgets how far the log was: its end may be gone."""
+        cursor = await connection.execute(SQL["relay.check_epoch"])
+        row = await cursor.fetchone()
+        assert row is not None
+        known, self._epoch = self._epoch, row[0]
+        if known is not None and known != self._epoch:
+            _log.warning("the log is of epoch %s now: it was restored or failed over", row[0])
+            self.frontier.reset(await safe_position(connection))
 
     def _connect(self, purpose: str) -> Coroutine[Any, Any, Connection]:
         return connect(self.database.url, "headwater_relay", name=f"headwater relay {purpose}")
@@ -222,7 +234,6 @@ class Relay:
 
     async def _tick(self, connection: Connection) -> None:
         """Publishes the watermark while this relay holds the ticker's lease."""
-        await connection.execute(SQL["relay.check_epoch"])
         self._ticking = False
         ticker = Ticker(connection)
         renewed = time.monotonic()

@@ -87,6 +87,7 @@ STATUS: dict[type[HeadwaterError], int] = {
     errors.QueryRefused: 400,
     errors.ExtraMissing: 500,
     errors.TooManyConnections: 503,
+    errors.DatabaseReadOnly: 503,
     errors.NotInitialized: 503,
     errors.MigrationError: 500,
     errors.RoleBypassesSecurity: 500,

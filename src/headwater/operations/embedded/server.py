@@ -311,7 +311,11 @@ class EmbeddedPostgres:
         while not guardian.server_is_gone(self._locks.folder):
             lines = guardian.pid_file_lines(self._placement.data)
             pid = guardian.find_postmaster(self._placement.data)
-            if pid is not None and lines[STATUS_LINE:] and lines[STATUS_LINE].strip() == "ready":
+            if (
+                pid is not None
+                and lines[STATUS_LINE:]
+                and lines[STATUS_LINE].strip() in {"ready", "standby"}
+            ):
                 ready_seconds = ready_seconds or time.monotonic()
                 try:
                     self._connect(pid)

@@ -30,7 +30,7 @@ FROM headwater.log AS l WHERE c.view = %(view)s
 UPDATE headwater.checkpoints SET revision = revision + 1 WHERE view = %(view)s RETURNING position
 
 -- name: take_over
-UPDATE headwater.checkpoints SET fence = %(fence)s WHERE view = %(view)s AND fence <= %(fence)s
+UPDATE headwater.checkpoints SET fence = %(fence)s WHERE view = %(view)s AND fence <= %(fence)s AND headwater.goes_on()
 RETURNING position, revision
 
 -- name: advance
