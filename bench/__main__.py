@@ -89,7 +89,9 @@ def main() -> None:
         limit = "" if f.limit is None else f"{f.limit:,.0f}"
         ratio = "" if f.ratio is None else f"{f.ratio:.2f}"
         reached = f"{f.reached:,.1f} {f.unit}" if f.unit == "ms" else f"{f.reached:,.0f} {f.unit}"
-        table.add_row(f.name, reached, limit, ratio, f.aim, "" if f.met is None else "yes" if f.met else "no")
+        table.add_row(
+            f.name, reached, limit, ratio, f.aim, "" if f.met is None else "yes" if f.met else "no"
+        )
     Console(width=150).print(table)
     machine = {
         "cores": os.cpu_count(),

@@ -20,7 +20,7 @@ import pytest
 pytestmark = pytest.mark.postgres
 
 ROOT = Path(__file__).parents[2]
-SECONDS = 30
+SECONDS = 90
 CLIENTS = 4
 VIEW = (
     "SELECT customer_id, count(*) AS orders, sum(total) AS total FROM orders GROUP BY customer_id"

@@ -52,7 +52,9 @@ def served(headwater):
 
 def test_up_serves_what_it_drives_and_ends_on_sigint(served):
     receipt = served.post("/v1/events", content=line(1), headers=NDJSON).json()
-    row = served.get("/v1/views/orders/1", params={"at_least": receipt["token"]})
+    row = served.get(
+        "/v1/views/orders/1", params={"at_least": receipt["token"], "timeout_seconds": 30}
+    )
     assert row.json() == {"total": "5", "events": 1}
     assert served.get("/readyz").json()["ready"]
     served.process.send_signal(signal.SIGINT)

@@ -17,6 +17,7 @@ from headwater.log.tasks import ended
 from headwater.log.tokens import Token
 from headwater.log.writing import Appended, Group, Written, append_group, append_groups
 
+_CIRCLE_PAUSES = (0.01, 0.05, 0.2)
 _COMMIT_EVENTS = 2_000
 _COMMIT_GROUPS = 500
 
@@ -118,9 +119,18 @@ class SharedCommits:
                 _resolve(waiting, _as_refusal(error))
                 continue
             try:
-                await self._commit([waiting])
+                await self._commit_alone(waiting)
             except Exception as own:  # noqa: BLE001 - it is the caller's
                 _resolve(waiting, _as_refusal(own))
+
+    async def _commit_alone(self, waiting: _Waiting) -> None:
+        """Goes again where it was ended: whoever it waited for may not have got what it wanted yet."""
+        for pause in _CIRCLE_PAUSES:
+            try:
+                return await self._commit([waiting])
+            except DeadlockDetected:
+                await asyncio.sleep(pause)
+        return await self._commit([waiting])
 
 
 def _as_refusal(error: Exception) -> Exception:
