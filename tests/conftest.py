@@ -135,6 +135,29 @@ def database18(server18: TestServer) -> Iterator[TestDatabase]:
     yield from _cloned(server18)
 
 
+@pytest.fixture
+def another18(server18: TestServer) -> Iterator[TestDatabase]:
+    """A second database beside ``database18``, of another service: its log has an id of its own."""
+    for database in _cloned(server18):
+        _be_another(database)
+        yield database
+
+
+@pytest.fixture
+def another(server: TestServer) -> Iterator[TestDatabase]:
+    """A second database beside ``database``, of another service."""
+    for database in _cloned(server):
+        _be_another(database)
+        yield database
+
+
+def _be_another(database: TestDatabase) -> None:
+    with database.admin() as connection:
+        connection.execute(
+            "UPDATE headwater.log SET log_id = left(replace(gen_random_uuid()::text, '-', ''), 8)"
+        )
+
+
 def _cloned(server: TestServer) -> Iterator[TestDatabase]:
     name = f"test_{os.getpid()}_{next(_numbers)}"
     with psycopg.connect(server.postgres.url(), autocommit=True) as connection:

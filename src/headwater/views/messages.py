@@ -24,6 +24,12 @@ class Channel:
         """The subject on which relays say that they have taken over."""
         return f"{self.root}.hold"
 
+    @property
+    def progress(self) -> str:
+        """The subject, outside the stream, on which a publication says how far it is."""
+        first, _, rest = self.root.partition(".")
+        return f"{first}-progress.{rest}"
+
 
 @dataclass(frozen=True, slots=True)
 class Mark:
@@ -42,11 +48,25 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message to publish. Without a body it says that a relay has taken over."""
+    """A message to publish. Without a body it says that a relay has taken over.
+
+    ``after`` is the position of the event before it in the publication, 0 for the first: what a receiver misses, it sees.
+    """
 
     subject: str
     mark: Mark
     body: bytes = b""
+    after: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a publication is: all that it takes of the log up to ``upto`` is in the channel up to ``sequence``."""
+
+    log: str
+    epoch: int
+    sequence: int
+    upto: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +112,10 @@ class OutsideMessages(Protocol):
 
         Raises LeaseLost where the channel does not end there.
         """
+        ...
+
+    async def announce(self, channel: Channel, progress: Progress) -> None:
+        """Says to whoever listens how far the publication is. Nothing is kept; it may be lost."""
         ...
 
     async def kept(self, channel: Channel, after: int, upto: int) -> list[Kept]:

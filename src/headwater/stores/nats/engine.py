@@ -6,7 +6,7 @@ The only module that imports the package ``nats``, and only when an app that use
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -85,11 +85,26 @@ class NatsEngine:
             return None
         raise self.fault(error)
 
-    async def send(self, subject: str, body: bytes, headers: dict[str, str]) -> None:
-        """A message that nobody answers. Raises StoreUnavailable."""
+    async def new_inbox(self) -> tuple[str, asyncio.Event]:
+        """A subject to be answered on, and what is set once the connection that it is of is cut."""
+        client = await self._connected()
+        return str(client.new_inbox()), self._cut
+
+    async def subscribe(self, subject: str, heard: Callable[[Any], Awaitable[None]]) -> Any:
+        """Hears what comes on a subject; ``unsubscribe()`` ends it. Raises StoreUnavailable."""
         client = await self._connected()
         try:
-            await client.publish(subject, body, headers=headers)
+            return await client.subscribe(subject, cb=heard)
+        except (self._nats.errors.Error, OSError) as error:
+            raise self._unreachable(error) from error
+
+    async def send(
+        self, subject: str, body: bytes, headers: dict[str, str], *, reply: str = ""
+    ) -> None:
+        """A message that nobody answers, or someone on ``reply``. Raises StoreUnavailable."""
+        client = await self._connected()
+        try:
+            await client.publish(subject, body, reply=reply, headers=headers or None)
         except (self._nats.errors.Error, OSError) as error:
             raise self._unreachable(error) from error
 

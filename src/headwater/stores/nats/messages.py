@@ -17,7 +17,9 @@ import msgspec
 
 from headwater.errors import LeaseLost, StoreRefused, StoreUnavailable
 from headwater.stores.nats.engine import Answer
-from headwater.views.messages import Channel, Kept, Mark, Message, Tail
+from headwater.stores.nats.listening import Listening
+from headwater.stores.nats.marks import headers_for, kept_of, mark_of
+from headwater.views.messages import Channel, Kept, Message, Progress, Tail
 
 if TYPE_CHECKING:
     from headwater.stores.nats.engine import NatsEngine
@@ -82,7 +84,7 @@ class NatsMessages:
         if last is None:
             return Tail(last_sequence, None)
         message = last["message"]
-        mark = _mark_of(_headers_of(message))
+        mark = mark_of(_headers_of(message))
         if mark is None:
             raise StoreRefused(
                 f"The last message of {channel.stream!r} is not Headwater's.",
@@ -107,7 +109,7 @@ class NatsMessages:
     def size(self, message: Message) -> int:
         """How many bytes a message has, its headers included."""
         return len(message.body) + _BATCH_HEADERS + sum(
-            len(name) + len(value) + 4 for name, value in _headers(message).items()
+            len(name) + len(value) + 4 for name, value in headers_for(message).items()
         )  # fmt: skip
 
     async def publish(self, channel: Channel, after: int, messages: Sequence[Message]) -> int:
@@ -115,7 +117,7 @@ class NatsMessages:
         batch, last = uuid4().hex, len(messages)
         data = b""
         for number, message in zip(count(1), messages, strict=False):
-            headers = _headers(message)
+            headers = headers_for(message)
             if number == 1:
                 headers["Nats-Expected-Last-Sequence"] = str(after)
             if last > 1:
@@ -133,6 +135,14 @@ class NatsMessages:
             raise LeaseLost(f"Messages of {channel.stream!r} were published by another relay.")
         return answer.seq
 
+    async def announce(self, channel: Channel, progress: Progress) -> None:
+        """Sends a message that no stream takes; see OutsideMessages."""
+        await self._engine.send(channel.progress, msgspec.json.encode(progress), {})
+
+    async def listen(self, channel: Channel, after: int) -> Listening:
+        """What comes after a sequence number; see IncomingMessages."""
+        return await Listening.begin(self._engine, channel, after)
+
     async def kept(self, channel: Channel, after: int, upto: int) -> list[Kept]:
         """The next messages; see OutsideMessages."""
         while after < upto:
@@ -148,25 +158,8 @@ class NatsMessages:
 
 
 def _kept(message: Mapping[str, Any]) -> Kept:
-    mark = _mark_of(_headers_of(message)) or Mark("", 0, 0, 0, 0, "")
     body = base64.b64decode(message.get("data", ""))
-    return Kept(message["seq"], Message(message["subject"], mark, body))
-
-
-def _headers(message: Message) -> dict[str, str]:
-    mark = message.mark
-    headers = {
-        "Headwater-Log": mark.log,
-        "Headwater-Epoch": str(mark.epoch),
-        "Headwater-Fence": str(mark.fence),
-        "Headwater-Generation": str(mark.generation),
-        "Headwater-Position": str(mark.position),
-        "Headwater-Event": mark.event,
-    }
-    if message.body:
-        headers["Nats-Msg-Id"] = f"{mark.log}/{mark.epoch}/{mark.position}"
-        headers["Content-Type"] = "application/cloudevents+json"
-    return headers
+    return kept_of(message["seq"], message["subject"], _headers_of(message), body)
 
 
 def _headers_of(message: Mapping[str, Any]) -> dict[str, str]:
@@ -174,17 +167,3 @@ def _headers_of(message: Mapping[str, Any]) -> dict[str, str]:
     text = base64.b64decode(message.get("hdrs", "")).decode()
     lines = (line.partition(":") for line in text.split("\r\n")[1:] if line)
     return {name: value.strip() for name, _, value in lines}
-
-
-def _mark_of(headers: Mapping[str, str]) -> Mark | None:
-    try:
-        return Mark(
-            headers["Headwater-Log"],
-            int(headers["Headwater-Epoch"]),
-            int(headers["Headwater-Fence"]),
-            int(headers["Headwater-Generation"]),
-            int(headers["Headwater-Position"]),
-            headers.get("Headwater-Event", ""),
-        )
-    except (KeyError, ValueError):
-        return None
