@@ -17,6 +17,7 @@ from rich.table import Table
 from bench import (
     apis,
     appends,
+    bus,
     capture,
     clickhouse,
     commands,
@@ -52,6 +53,7 @@ def parts(rounds: int, size: int) -> dict[str, Callable[[Ground], Awaitable[list
         "live": http.live,
         "jobs": jobs.jobs,
         "sagas": sagas.sagas,
+        "bus": bus.bus,
         "size": lambda g: appends.at_size(g, size),
     }
 

@@ -153,7 +153,7 @@ async def test_doubles_and_strangers_change_nothing(database18, another18, nats)
         await two.sealed_off()
         events = [one.message for one in await two.kept() if one.message.body]
         await two.send(events[3], events[0], events[4], events[3])
-        await two.engine.send(f"{two.channel.events}.order.placed", b"hello", {})
+        await two.engine.request(f"{two.channel.events}.order.placed", b"hello", {})
         sequence = (await two.engine.messages.span(two.channel))[1]
         await two.stands(sequence=sequence, parked=1)
         assert await two.came() == [("Due", f"{n}") for n in range(5)]

@@ -8,7 +8,6 @@ import msgspec
 import psycopg
 
 from headwater.errors import DatabaseUnavailable, HeadwaterError
-from headwater.log.database import SQL as LOG
 from headwater.log.database import Connection
 from headwater.log.failures import caused_by_data, refusal, translate
 from headwater.log.writing import Group, append_groups
@@ -48,7 +47,6 @@ async def append(connection: Connection, inbox: Inbox, due: Due) -> int:
     last = 0
     for tenant in sorted(by_tenant):
         numbered = by_tenant[tenant]
-        await connection.execute(LOG["log.set_tenant"], {"tenant": tenant}, prepare=True)
         appended = await append_groups(connection, [group for _, group in numbered])
         for outcome in appended.outcomes:
             reasons[numbered[outcome["g"]][0]] = str(refusal(outcome))

@@ -89,7 +89,7 @@ class OutsideMessages(Protocol):
     """Channels outside the log's database. Keeps no state itself."""
 
     max_at_once: int
-    """How many messages one atomic publish takes."""
+    """How many messages one publish takes."""
 
     async def prepare(self, channel: Channel) -> None:
         """Creates the channel where it is missing. Raises StoreRefused where it cannot be used as it is."""
@@ -108,9 +108,9 @@ class OutsideMessages(Protocol):
         ...
 
     async def publish(self, channel: Channel, after: int, messages: Sequence[Message]) -> int:
-        """Adds all messages or none, right after a sequence number; the last one's.
+        """Adds messages right after a sequence number; the last one's. Where it fails, none or the first few are there.
 
-        Raises LeaseLost where the channel does not end there.
+        Raises LeaseLost where the channel does not end there, and StoreUnavailable.
         """
         ...
 

@@ -23,8 +23,8 @@ _ASKING_SECONDS = 2.0
 """For questions: a stream without a leader answers nothing, and the question may be asked again."""
 _CONNECT_SECONDS = 3.0
 _NOT_FOUND = 404
-_NOT_THERE_ANY_MORE = frozenset({10071, 10176, 10201})
-"""JetStream's codes: another last sequence; a batch of which a part is missing, or holds an id that is known."""
+_NOT_THERE_ANY_MORE = frozenset({10070, 10071, 10176, 10201})
+"""JetStream's codes: another last id or sequence; a batch of which a part is missing, or holds an id that is known."""
 
 
 class Answer(msgspec.Struct):
@@ -116,11 +116,26 @@ class NatsEngine:
         timeout_seconds: float = _TIMEOUT_SECONDS,
     ) -> bytes:
         """The answer to a message. Raises StoreUnavailable, also where it may have been taken."""
+        (answer,) = await self.requests([(subject, body, headers)], timeout_seconds)
+        return answer
+
+    async def requests(
+        self,
+        messages: Sequence[tuple[str, bytes, dict[str, str]]],
+        timeout_seconds: float = _TIMEOUT_SECONDS,
+    ) -> list[bytes]:
+        """The answers to messages (subject, body, headers), which are all sent before the first is awaited.
+
+        Raises StoreUnavailable, also where some may have been taken.
+        """
         client, cut = await self._connected(), self._cut
-        asking = asyncio.create_task(
-            client.request(subject, body, timeout=timeout_seconds, headers=headers or None)
+        asking: asyncio.Future[list[Any]] = asyncio.gather(
+            *(
+                client.request(subject, body, timeout=timeout_seconds, headers=headers or None)
+                for subject, body, headers in messages
+            )
         )
-        losing = asyncio.create_task(cut.wait())
+        losing: asyncio.Future[Any] = asyncio.create_task(cut.wait())
         try:
             await asyncio.wait({asking, losing}, return_when=asyncio.FIRST_COMPLETED)
             if not asking.done():
@@ -128,7 +143,7 @@ class NatsEngine:
                     f"The store {self.name!r} has closed the connection.",
                     hint="Its views go on by themselves once it can be reached.",
                 )
-            return bytes((await asking).data)
+            return [bytes(answer.data) for answer in await asking]
         except (TimeoutError, self._nats.errors.Error, OSError) as error:
             raise self._unreachable(error) from error
         finally:

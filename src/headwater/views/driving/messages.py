@@ -168,12 +168,18 @@ class DrivenPublication(DrivenView):
         for some in self._cut(messages):
             self._sequence = await self.storage.publish(self._channel, self._sequence, some)
             self._mark = replace(mark, position=some[-1].mark.position, event=some[-1].mark.event)
+        if not marked:
+            await self.record.at_once(batch.after, batch.upto)
+        else:
+            await self._set_aside(batch)
+        self._aside.update(marked)
+        self._progress = Progress(mark.log, mark.epoch, self._sequence, batch.upto)
+
+    async def _set_aside(self, batch: Batch) -> None:
         async with self.record.batch(batch.after, batch.upto) as connection:
             for status, found in (("parked", batch.parked), ("skipped", batch.skipped)):
                 for position, reason in found.items():
                     await self.record.set_aside(connection, position, None, reason, status=status)
-        self._aside.update(marked)
-        self._progress = Progress(mark.log, mark.epoch, self._sequence, batch.upto)
 
     def _messages(self, rows: Sequence[Any], mark: Mark) -> Iterator[Message]:
         after = mark.position if mark.event else 0
