@@ -7,6 +7,7 @@ from headwater.events import Event, Recorded
 from headwater.jobs import JobRate, Retry, ScheduleRan, this_job
 from headwater.jobs.alerts import AlertRaised, AlertResolved, Doctor, Metric, ScheduleFailed
 from headwater.log import Fact, Token, Written, carrying, caused_by
+from headwater.log.enqueuing import Enqueue
 from headwater.operations.settings import Settings
 from headwater.readers.history import Moment
 from headwater.sagas import Saga, Undo
@@ -23,6 +24,7 @@ __all__ = [
     "Distinct",
     "Doctor",
     "Document",
+    "Enqueue",
     "Event",
     "Fact",
     "FeedView",
