@@ -8,6 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -149,6 +150,16 @@ def another(server: TestServer) -> Iterator[TestDatabase]:
     for database in _cloned(server):
         _be_another(database)
         yield database
+
+
+@pytest.fixture
+def four18(server18: TestServer) -> Iterator[list[TestDatabase]]:
+    """Databases of four services."""
+    with ExitStack() as cloned:
+        databases = [cloned.enter_context(contextmanager(_cloned)(server18)) for _ in range(4)]
+        for database in databases:
+            _be_another(database)
+        yield databases
 
 
 def _be_another(database: TestDatabase) -> None:
