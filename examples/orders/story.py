@@ -20,7 +20,7 @@ from examples.orders.place import SERVICES
 from examples.orders.services import Services, wait_for
 from examples.telling import Story
 
-ITEMS, CUSTOMERS, RICH, PLENTY = 5, 10, 1_000_000, 1_000_000
+ITEMS, CUSTOMERS, RICH, PLENTY = 20, 40, 1_000_000, 1_000_000
 PATIENCE_SECONDS = 120
 APPS = (order.app, inventory.app, payment.app, notification.app)
 
@@ -34,7 +34,7 @@ async def run(console: Console, services: Services, count: int, failures: Collec
             await app.deploy()
         placed = [drawn(number) for number in range(count)]
         money = RICH if "declined" not in failures else sum(p["amount"] for p in placed) // 2 // CUSTOMERS  # fmt: skip
-        goods = PLENTY if "sold-out" not in failures else count // ITEMS * 2
+        goods = PLENTY if "sold-out" not in failures else max(2 * count // ITEMS, 2)
         for n in range(ITEMS):
             await inventory.app.append(inventory.Delivered(f"item{n}", goods))
         for n in range(CUSTOMERS):
