@@ -129,10 +129,11 @@ class Installation:
 class Faults:
     """What is done to an installation, drawn from a seed, one after the other."""
 
-    def __init__(self, installation: Installation, seed: str, pause_seconds: float) -> None:
+    def __init__(self, installation: Installation, options: argparse.Namespace, seed: str) -> None:
         self._at = installation
         self._random = Random(seed)
-        self._pause = pause_seconds
+        self._pause: float = options.pause_seconds
+        self._stopped: float = options.stopped_seconds
         self.done: Counter[str] = Counter()
         self._kinds: dict[str, tuple[int, Callable[[], Awaitable[None]]]] = {
             "a service killed": (5, self._kill_service),
@@ -167,7 +168,7 @@ class Faults:
     async def _stop_service(self) -> None:
         """Long enough, at times, that its leases run out and it goes on all the same."""
         pid = self._at.services.pid(self._random.choice(SERVICES))
-        await self._paused(pid, 7.0)
+        await self._paused(pid, self._stopped)
 
     async def _kill_node(self) -> None:
         node = self._random.choice(self._at.nodes)
@@ -233,7 +234,7 @@ async def _run(installation: Installation, options: argparse.Namespace, seed: st
     placed = [drawn(number) for number in range(count)]
     money = sum(order["amount"] for order in placed) * 2 // 3 // CUSTOMERS
     goods = sum(order["quantity"] for order in placed) * 2 // 3 // ITEMS
-    faults = Faults(installation, seed, options.pause_seconds)
+    faults = Faults(installation, options, seed)
     async with AsyncExitStack() as opened:
         for app in APPS:
             await opened.enter_async_context(app)
@@ -300,6 +301,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--rate", type=float, default=40.0, help="orders placed in a second")
     parser.add_argument("--faults", type=int, default=30, help="at least so many")
     parser.add_argument("--pause-seconds", type=float, default=3.0, help="at most, between two")
+    parser.add_argument("--stopped-seconds", type=float, default=7.0, help="at most, of a service; leases last 5")  # fmt: skip
     parser.add_argument("--nats", type=int, choices=(1, 3), default=3, help="nodes")
     parser.add_argument("--postgres", type=int, default=2, help="servers, for four databases")
     parser.add_argument("--patience-seconds", type=float, default=900.0, help="for the end")

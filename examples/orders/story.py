@@ -20,7 +20,7 @@ from examples.orders.place import SERVICES
 from examples.orders.services import Services, wait_for
 from examples.telling import Story
 
-ITEMS, CUSTOMERS, RICH, PLENTY = 20, 40, 1_000_000, 1_000_000
+ITEMS, CUSTOMERS, RICH, PLENTY = 10, 10, 1_000_000, 1_000_000
 PATIENCE_SECONDS = 120
 APPS = (order.app, inventory.app, payment.app, notification.app)
 

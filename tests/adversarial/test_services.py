@@ -17,7 +17,7 @@ SECONDS = 400
 
 def test_the_books_of_four_services_agree_whatever_is_killed():
     environment = {k: v for k, v in os.environ.items() if not k.startswith("HEADWATER_")}
-    options = ["--seed=1", "--orders=40", "--rate=10", "--faults=6", "--pause-seconds=0.5", "--nats=1", "--postgres=1", "--patience-seconds=240"]  # fmt: skip
+    options = ["--seed=1", "--orders=40", "--rate=10", "--faults=6", "--pause-seconds=0.3", "--stopped-seconds=1", "--nats=1", "--postgres=1", "--patience-seconds=240"]  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-m", "simulation.services", *options],
         cwd=ROOT, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False,
