@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 import psycopg
 
-from headwater.errors import DatabaseUnavailable, HeadwaterError
+from headwater.errors import DatabaseUnavailable, HeadwaterError, LeaseLost
+from headwater.log import arrays
 from headwater.log.database import Connection
 from headwater.log.failures import caused_by_data, refusal, translate
-from headwater.log.writing import Group, append_groups
+from headwater.log.writing import Group, append_groups, packed
 from headwater.receiving.inbox import Inbox, Told
+from headwater.receiving.statements import SQL
 from headwater.views.messages import Kept
 
 Due = Sequence[tuple[Kept, Told]]
+Numbered = Sequence[tuple[int, Group]]
+_REFUSED = "HW060"
 
 
 class Refused(Exception):
@@ -30,6 +35,47 @@ async def append(connection: Connection, inbox: Inbox, due: Due) -> int:
 
     The order is kept within each tenant. Raises Refused, and what Postgres raises.
     """
+    by_tenant = grouped(inbox, due)
+    reasons: dict[int, str] = {}
+    last = 0
+    for tenant in sorted(by_tenant):
+        numbered = by_tenant[tenant]
+        appended = await append_groups(connection, [group for _, group in numbered])
+        reasons |= _reasons(numbered, appended.outcomes)
+        last = max(last, *appended.positions, 0)
+    if reasons:
+        raise Refused(reasons)
+    return last
+
+
+async def receive(
+    connection: Connection, tenant: str, numbered: Numbered, move: Mapping[str, Any]
+) -> None:
+    """Appends a tenant's events and moves the inbox, in one statement.
+
+    Raises Refused, LeaseLost where another has moved it, and what Postgres raises.
+    """
+    given = {**packed([group for _, group in numbered]), **move, "tenant": tenant}
+    if given["groups"] is None:  # of one event
+        given["groups"] = arrays.int_array([0])
+    try:
+        await connection.execute(SQL["inboxes.receive"], given, binary=True)
+    except psycopg.Error as error:
+        if error.sqlstate == _REFUSED:
+            raise Refused(
+                _reasons(numbered, msgspec.json.decode(error.diag.message_detail or "[]"))
+            ) from error
+        if isinstance(lost := translate(error), LeaseLost):
+            raise lost from error
+        raise
+
+
+def _reasons(numbered: Numbered, outcomes: Sequence[dict[str, Any]]) -> dict[int, str]:
+    return {numbered[outcome["g"]][0]: str(refusal(outcome)) for outcome in outcomes}
+
+
+def grouped(inbox: Inbox, due: Due) -> dict[str, list[tuple[int, Group]]]:
+    """The events by tenant, each a group with its place. Raises Refused."""
     by_tenant: dict[str, list[tuple[int, Group]]] = {}
     reasons: dict[int, str] = {}
     for number, (kept, told) in enumerate(due):
@@ -44,16 +90,7 @@ async def append(connection: Connection, inbox: Inbox, due: Due) -> int:
             by_tenant.setdefault(told.tenant, []).append((number, group))
     if reasons:
         raise Refused(reasons)
-    last = 0
-    for tenant in sorted(by_tenant):
-        numbered = by_tenant[tenant]
-        appended = await append_groups(connection, [group for _, group in numbered])
-        for outcome in appended.outcomes:
-            reasons[numbered[outcome["g"]][0]] = str(refusal(outcome))
-        last = max(last, *appended.positions, 0)
-    if reasons:
-        raise Refused(reasons)
-    return last
+    return by_tenant
 
 
 async def blamed(connection: Connection, inbox: Inbox, due: Due) -> dict[int, str]:

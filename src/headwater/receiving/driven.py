@@ -15,7 +15,7 @@ import psycopg
 from headwater.errors import HeadwaterError, LeaseLost, SourceChanged
 from headwater.log.database import Connection, Database, connect
 from headwater.log.tasks import ended
-from headwater.receiving.appending import Refused, append, blamed, is_about_data
+from headwater.receiving.appending import Refused, append, blamed, grouped, is_about_data, receive
 from headwater.receiving.inbox import Inbox, Place
 from headwater.receiving.port import Incoming, IncomingMessages
 from headwater.receiving.statements import SQL
@@ -173,7 +173,17 @@ class DrivenInbox:
                 return
 
     async def _commit(self, connection: Connection, taking: Taking) -> None:
-        at = taking.at
+        if not taking.parked:
+            by_tenant = grouped(self.inbox, taking.due)
+            if len(by_tenant) == 1:
+                ((tenant, numbered),) = by_tenant.items()
+                return await receive(connection, tenant, numbered, self._move(taking.at))
+            if not by_tenant:
+                return await self._moved(connection, self._move(taking.at))
+        return await self._commit_several(connection, taking)
+
+    async def _commit_several(self, connection: Connection, taking: Taking) -> None:
+        """The same of several tenants, or with messages to park."""
         async with connection.transaction():
             appended = await append(connection, self.inbox, taking.due) if taking.due else 0
             for parking in taking.parked:
@@ -190,20 +200,25 @@ class DrivenInbox:
                     "culprit": parking.culprit,
                 }
                 await connection.execute(SQL["inboxes.park"], row)
-            move = {
-                "inbox": self.name,
-                "fence": self._fence,
-                "revision": self._revision,
-                "log": at.log,
-                "epoch": at.epoch,
-                "position": at.position,
-                "upto": at.upto,
-                "sequence": at.sequence,
-                "appended": appended,
-            }
-            cursor = await connection.execute(SQL["inboxes.move"], move, prepare=True)
-            if cursor.rowcount != 1:
-                raise LeaseLost(f"Another relay drives {self.name!r}, or it was changed meanwhile.")
+            await self._moved(connection, self._move(taking.at, appended))
+
+    def _move(self, at: Standpoint, appended: int = 0) -> dict[str, object]:
+        return {
+            "inbox": self.name,
+            "fence": self._fence,
+            "revision": self._revision,
+            "log": at.log,
+            "epoch": at.epoch,
+            "position": at.position,
+            "upto": at.upto,
+            "sequence": at.sequence,
+            "appended": appended,
+        }
+
+    async def _moved(self, connection: Connection, move: dict[str, object]) -> None:
+        cursor = await connection.execute(SQL["inboxes.move"], move, prepare=True)
+        if cursor.rowcount != 1:
+            raise LeaseLost(f"Another relay drives {self.name!r}, or it was changed meanwhile.")
 
     async def close(self) -> None:
         """Gives back what driving holds. Idempotent."""

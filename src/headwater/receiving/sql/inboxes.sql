@@ -67,3 +67,8 @@ SELECT i.inbox, i.channel, i.log, i.epoch, i.position, i.upto, i.sequence,
        headwater.state_of(l), CASE WHEN headwater.is_held(l) THEN l.holder END, l.detail
 FROM headwater.inboxes AS i LEFT JOIN headwater.leases AS l ON l.name = i.inbox
 ORDER BY i.inbox
+
+-- name: receive
+SELECT headwater.receive(
+  %(inbox)s, %(fence)s, %(revision)s, %(log)s, %(epoch)s, %(position)s, %(upto)s, %(sequence)s, %(tenant)s,
+  %(streams)s, %(types)s, %(data)s, %(groups)s, %(metadata)s, %(keys)s, %(occurred_at)s, %(schema_versions)s)
