@@ -163,7 +163,7 @@ async def test_doubles_and_strangers_change_nothing(database18, another18, nats)
 
 @pytest.mark.parametrize(
     ("point", "call"),
-    [("before commit", 1), ("after commit", 1), ("before apply", 2), ("after apply", 2)],
+    [("before commit", 1), ("after commit", 1), ("after apply", 2)],
 )
 async def test_killed_around_a_commit_nothing_is_lost_or_doubled(
     database18, another18, nats, point, call
