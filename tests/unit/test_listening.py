@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 
 from headwater.errors import StoreUnavailable
 from headwater.stores.nats.listening import Listening
 from headwater.stores.nats.marks import headers_for
-from headwater.views.messages import Channel, Mark, Message
+from headwater.views.messages import Channel, Mark, Message, Progress
 
 CHANNEL = Channel("headwater-shop-orders", "headwater.shop.orders")
 
@@ -53,3 +54,27 @@ async def test_what_was_told_before_the_end_is_handed_on_first(listening):
     assert [one.sequence for one in await listening.next()] == [1]
     with pytest.raises(StoreUnavailable, match="Consumer Deleted"):
         await listening.next()
+
+
+def told(sequence):
+    progress = Progress("log", 1, sequence, 1_000)
+    return SimpleNamespace(data=msgspec.json.encode(progress))
+
+
+@pytest.mark.parametrize(
+    ("announced", "silent", "behind", "why"),
+    [(1, 9, 0, "sends nothing"), (2, 0, 9, "longer than"), (2, 5, 5, None), (1, 0, 9, None)],
+)
+async def test_a_consumer_that_is_gone_is_noticed_though_publishers_are_heard(
+    listening, announced, silent, behind, why
+):
+    await listening._heard(sent(1, 1))
+    assert await listening.next()
+    listening._alive_at -= silent
+    await listening._heard_progress(told(announced))
+    listening._look()
+    if listening._behind_at is not None:
+        listening._behind_at -= behind
+    listening._look()
+    assert [one.upto for one in await listening.next()] == [1_000]
+    assert (why or "None") in str(listening._fault)

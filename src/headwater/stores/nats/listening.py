@@ -7,6 +7,7 @@ sends, so a message that is lost on the way is noticed; then, as after any fault
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -46,6 +47,10 @@ class Listening:
         self._taken = 0
         self._asked = 0
         self._fault: HeadwaterError | None = None
+        self._sequence = 0
+        self._announced = 0
+        self._alive_at = time.monotonic()
+        self._behind_at: float | None = None
 
     @staticmethod
     async def begin(engine: NatsEngine, channel: Channel, after: int) -> Listening:
@@ -59,6 +64,7 @@ class Listening:
         return listening
 
     async def _begin(self, after: int) -> None:
+        self._sequence = after
         self._inbox, self._cut = await self._engine.new_inbox()
         # Before the consumer: what is told from here on is heard.
         for subject, heard in (
@@ -91,25 +97,37 @@ class Listening:
                 await self._ask()
             self._moved.clear()
             await self._sign()
+            self._look()
         found, self._arrived = self._arrived, []
         return found
 
     async def _sign(self) -> None:
-        """Waits until something comes, a sign of life too."""
+        """Waits until something comes, a sign of life too, or the time for that is over."""
+        left = self._alive_at + _SILENCE_SECONDS - time.monotonic()
         signs = [asyncio.create_task(event.wait()) for event in (self._moved, self._cut)]
         try:
-            await asyncio.wait(signs, timeout=_SILENCE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(signs, timeout=max(left, 0), return_when=asyncio.FIRST_COMPLETED)
         finally:
             for sign in signs:
                 sign.cancel()
             await asyncio.gather(*signs, return_exceptions=True)
+
+    def _look(self) -> None:
+        """Whether the consumer still lives: it may be gone with its node, or not come on, while publishers are heard."""
+        now = time.monotonic()
         if self._cut.is_set():
             self._fail(f"The store {self._engine.name!r} has closed the connection.")
-        elif not self._moved.is_set():
+        elif now - self._alive_at >= _SILENCE_SECONDS:
             self._fail(f"The store {self._engine.name!r} sends nothing any more.")
+        if self._announced <= self._sequence:
+            self._behind_at = None
+        elif self._behind_at is None:
+            self._behind_at = now
+        elif now - self._behind_at >= _SILENCE_SECONDS:
+            self._fail(f"{self._channel.stream!r} is longer than what is sent of it.")
 
     async def _ask(self) -> None:
-        self._asked = _AT_ONCE
+        self._asked, self._alive_at = _AT_ONCE, time.monotonic()
         request = {
             "batch": _AT_ONCE,
             "expires": int(_EXPIRES_SECONDS * 1_000_000_000),
@@ -120,6 +138,7 @@ class Listening:
 
     async def _heard(self, message: Any) -> None:
         self._moved.set()
+        self._alive_at = time.monotonic()
         headers = message.headers or {}
         if (status := headers.get("Status")) is not None:
             if status in _OVER:
@@ -133,12 +152,15 @@ class Listening:
             self._fail(f"A message of {self._channel.stream!r} was lost on its way.")
         if self._fault is None:
             self._taken, self._asked = number, self._asked - 1
+            self._sequence, self._behind_at = sequence, None
             body = bytes(message.data)
             self._arrived.append(kept_of(sequence, message.subject, headers, body))
 
     async def _heard_progress(self, message: Any) -> None:
         with suppress(msgspec.DecodeError, msgspec.ValidationError):
-            self._arrived.append(_decode.decode(message.data))
+            progress = _decode.decode(message.data)
+            self._announced = progress.sequence
+            self._arrived.append(progress)
             self._moved.set()
 
     def _fail(self, what: str) -> None:
