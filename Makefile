@@ -6,12 +6,12 @@ BIN := $(VENV)/bin
 # Processes that share the tests, each with servers of its own.
 WORKERS ?= 3
 
-.PHONY: demo football portfolio test lint bench simulate run clean
+.PHONY: demo football portfolio orders services test lint bench simulate run clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python -m examples.airport
 
-football portfolio: $(VENV)/demo.stamp
+football portfolio orders: $(VENV)/demo.stamp
 	$(BIN)/python -m examples.$@
 
 # Lint and types are checked while the tests run, and are told after them.
@@ -33,6 +33,10 @@ bench: $(VENV)/dev.stamp
 # A seed is drawn and printed where none is given.
 simulate: $(VENV)/dev.stamp
 	$(BIN)/python -m simulation $(if $(SEED),--seed $(SEED)) --minutes $(or $(MINUTES),2)
+
+# Four services, killed by a seeded schedule.
+services: $(VENV)/dev.stamp
+	$(BIN)/python -m simulation.services $(if $(SEED),--seed $(SEED)) --orders $(or $(ORDERS),5000)
 
 run: $(VENV)/demo.stamp
 	HEADWATER_APP=examples.airport.app:app HEADWATER_HOME=build/demo $(BIN)/headwater up

@@ -17,6 +17,7 @@ from rich.table import Table
 from bench import (
     apis,
     appends,
+    bus,
     capture,
     clickhouse,
     commands,
@@ -54,6 +55,7 @@ def parts(rounds: int, size: int) -> dict[str, Callable[[Ground], Awaitable[list
         "jobs": jobs.jobs,
         "sagas": sagas.sagas,
         "failover": lambda _: failover.failover(rounds),
+        "bus": bus.bus,
         "size": lambda g: appends.at_size(g, size),
     }
 

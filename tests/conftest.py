@@ -8,6 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -133,6 +134,39 @@ def database(server: TestServer) -> Iterator[TestDatabase]:
 def database18(server18: TestServer) -> Iterator[TestDatabase]:
     """A migrated database of the test's own, on the wheel's Postgres."""
     yield from _cloned(server18)
+
+
+@pytest.fixture
+def another18(server18: TestServer) -> Iterator[TestDatabase]:
+    """A second database beside ``database18``, of another service: its log has an id of its own."""
+    for database in _cloned(server18):
+        _be_another(database)
+        yield database
+
+
+@pytest.fixture
+def another(server: TestServer) -> Iterator[TestDatabase]:
+    """A second database beside ``database``, of another service."""
+    for database in _cloned(server):
+        _be_another(database)
+        yield database
+
+
+@pytest.fixture
+def four18(server18: TestServer) -> Iterator[list[TestDatabase]]:
+    """Databases of four services."""
+    with ExitStack() as cloned:
+        databases = [cloned.enter_context(contextmanager(_cloned)(server18)) for _ in range(4)]
+        for database in databases:
+            _be_another(database)
+        yield databases
+
+
+def _be_another(database: TestDatabase) -> None:
+    with database.admin() as connection:
+        connection.execute(
+            "UPDATE headwater.log SET log_id = left(replace(gen_random_uuid()::text, '-', ''), 8)"
+        )
 
 
 def _cloned(server: TestServer) -> Iterator[TestDatabase]:

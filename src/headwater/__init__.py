@@ -19,6 +19,7 @@ from headwater.jobs.notices import (
     Webhook,
 )
 from headwater.log import Fact, Token, Written, carrying, caused_by
+from headwater.log.enqueuing import Enqueue
 from headwater.operations.settings import Settings
 from headwater.readers.history import Moment
 from headwater.sagas import Saga, Undo
@@ -35,6 +36,7 @@ __all__ = [
     "Distinct",
     "Doctor",
     "Document",
+    "Enqueue",
     "Event",
     "Fact",
     "FeedView",

@@ -22,6 +22,7 @@ from headwater.personal import SubjectWasForgotten
 from headwater.readers.feeds import FeedView
 from headwater.readers.feeds import Installation as FeedsInstallation
 from headwater.readers.handles import D, FoldView, Installation, R, RowsView
+from headwater.receiving import Inbox
 from headwater.relay import OnFailure
 from headwater.sagas.declaring import SagaDefinitions
 from headwater.sagas.view import NAME as SAGAS
@@ -47,6 +48,7 @@ class Definitions(SagaDefinitions, Installation, FeedsInstallation):
         self._rows: dict[str, RowsView[Any]] = {}
         self._feeds: dict[str, FeedView] = {}
         self._publications: dict[str, tuple[Publication, Store]] = {}
+        self._inboxes: dict[str, tuple[Inbox, Store]] = {}
         self._stores: dict[str, Store] = {}
         self._derivations: list[Derivation] = []
         self._deciders: dict[type[Command], Decider[Any]] = {}
@@ -207,7 +209,45 @@ class Definitions(SagaDefinitions, Installation, FeedsInstallation):
             self.events.named(type_name)
         self._unused(name)
         self._publications[name] = publication, bus
+        self._no_circles()
         return publication
+
+    def receive(
+        self,
+        name: str,
+        *,
+        source: str,
+        bus: Store,
+        types: Sequence[type[Event]],
+        edition: int = 1,
+    ) -> Inbox:
+        """Declares an inbox: what the app ``source`` publishes as ``name`` is appended here, in order, each once.
+
+        ``types`` are this app's own classes for the types that it takes; others are passed by, and so are fields that a
+        class does not have. Earlier versions are upcast. Raises ViewDefinitionError for personal fields, which
+        only the source can open, and for types that this app publishes itself.
+        """
+        inbox = Inbox(source, name, tuple(types), self._offered(bus, "messages"), edition)
+        for type_name in inbox.types:
+            self.events.named(type_name)
+        if inbox.name in self._inboxes or source == self.name:
+            raise DefinitionError(
+                f"The app {self.name!r} receives {name!r} of {source!r} twice, or from itself.",
+                hint="Declare one inbox for each publication of another app.",
+            )
+        self._inboxes[inbox.name] = inbox, bus
+        self._no_circles()
+        return inbox
+
+    def _no_circles(self) -> None:
+        received = {name: inbox for inbox, _ in self._inboxes.values() for name in inbox.types}
+        for publication, _ in self._publications.values():
+            for name in received.keys() & set(publication.type_names):
+                raise DefinitionError(
+                    f"Events of the type {name!r} would be published by {publication.name!r} and are received "
+                    f"from {received[name].source!r}: they could go round.",
+                    hint="A fact is published by the service whose it is; publish an event of your own that follows from it.",
+                )
 
     def command(
         self, *over: FoldView[Any] | Over, name: str | None = None
@@ -264,6 +304,11 @@ class Definitions(SagaDefinitions, Installation, FeedsInstallation):
     def views(self) -> list[str]:
         """The names of the views, folds first."""
         return [*self._folds, *self._rows, *self._feeds, *self._publications]
+
+    @property
+    def inboxes(self) -> dict[str, Inbox]:
+        """The inboxes by name, such as inbox/shop/orders."""
+        return {name: inbox for name, (inbox, _) in self._inboxes.items()}
 
     @property
     def readable(self) -> list[str]:

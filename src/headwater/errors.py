@@ -397,6 +397,18 @@ class ViewStale(HeadwaterError):
     code = "view_stale"
 
 
+class SourceChanged(ViewStale):
+    """What comes from another service does not follow on what was received."""
+
+    code = "source_changed"
+
+
+class UnknownInbox(HeadwaterError):
+    """There is no such inbox."""
+
+    code = "unknown_inbox"
+
+
 # Entering by HTTP --------------------------------------------------------------------------------
 
 

@@ -13,6 +13,7 @@ from headwater.jobs.taken import SQL
 from headwater.log.database import Database, Role
 from headwater.operations.health import Finding, examine, metrics_text
 from headwater.operations.settings import Settings
+from headwater.receiving.operating import InboxState, inbox_states
 from headwater.views import StoredView
 
 _BEHIND_BYTES = 256 * 2**20
@@ -64,9 +65,24 @@ async def examined(app: Examinee) -> list[Finding]:
         for name, _, _, _, state, _, pending, _, detail in await Outgoing(operator).endpoints()
         if state == "parked"
     ]  # fmt: skip
+    findings += [
+        _of_inbox(state)
+        for state in await inbox_states(operator)
+        if state.parked or state.state not in {"running", None, "released"}
+    ]
     if (slot := await monitor(operator)) is not None:
         findings += _of_slot(slot, app.settings.replication_max_wal_bytes)
     return findings
+
+
+def _of_inbox(state: InboxState) -> Finding:
+    if state.parked:
+        what = f"{state.parked:,} messages are parked, or wait behind one"
+        return Finding("warn", state.inbox, what, f"See headwater parked --view {state.inbox}.")
+    remedy = (
+        "Mend the cause; it goes on by itself." if state.state == "retrying" else "Do what it says."
+    )
+    return Finding("warn", state.inbox, f"{state.state}: {state.detail}", remedy)
 
 
 def _of_slot(slot: Monitor, max_wal_bytes: int) -> list[Finding]:

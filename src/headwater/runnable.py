@@ -31,6 +31,7 @@ from headwater.log import Database
 from headwater.log.registry import register
 from headwater.log.tasks import ended
 from headwater.operations.settings import Settings
+from headwater.receiving.operating import Inboxes
 from headwater.relay import Pace, Relay
 from headwater.running import Running
 from headwater.sagas.operating import Sagas, register_saga
@@ -81,6 +82,7 @@ class Runnable(Definitions):
             self._feeds.values(),
             self._publications.values(),
             self.decider,
+            self._inboxes.values(),
             has_sagas=bool(self.sagas),
         )
         try:
@@ -133,22 +135,26 @@ class Runnable(Definitions):
         await self.alerting.deploy(operator)
         await running.database("headwater_relay").open()
         await self._hold_to_the_ledger()
+        for inbox in running.inboxes().values():
+            await inbox.deploy()
         return {name: await view.deploy() for name, view in running.stored.items()}
 
     @asynccontextmanager
     async def relay(self, *views: str) -> AsyncIterator[Relay]:
-        """Drives the views, or those named, until the end of the block."""
+        """Drives the views and inboxes, or those named, until the end of the block."""
         running = self._open
         await running.database("headwater_relay").open()
         await self._hold_to_the_ledger()
         # Of its own: a view that an operator rebuilds meanwhile learns another generation.
-        driven = running.views()
-        targets = [driven[self.stored(name).name] for name in views or running.stored]
-        relay = Relay(running.database("headwater_relay"), targets)
-        sampler = running.sampler([target.name for target in targets])
+        driven, inboxes = running.views(), running.inboxes()
+        wanted = views or (*running.stored, *inboxes)
+        viewed = [driven[self.stored(name).name] for name in wanted if name not in inboxes]
+        received = [inboxes[name] for name in wanted if name in inboxes]
+        relay = Relay(running.database("headwater_relay"), [*viewed, *received])
+        sampler = running.sampler([view.name for view in viewed])
         await relay.start()
         await sampler.start()
-        names = [target.name for target in targets] if self.rebuild_stale else []
+        names = [view.name for view in viewed] if self.rebuild_stale else []
         rebuilding = asyncio.create_task(self._rebuild_stale(names), name="rebuilding")
         try:
             async with self.replicating():
@@ -210,6 +216,14 @@ class Runnable(Definitions):
     def sagas_now(self) -> Sagas:
         """Instances of sagas, as an operator sees and steers them."""
         return Sagas(self._open.database("headwater_operator"))
+
+    @property
+    def inboxes_now(self) -> Inboxes:
+        """Inboxes, and the messages parked in them, as an operator sees and changes them."""
+        open_ = self._open
+        return Inboxes(
+            open_.database("headwater_relay"), open_.database("headwater_operator"), self.inboxes
+        )
 
     def _beside_jobs(self) -> list[Service]:
         """What makes jobs, beside the queues."""

@@ -14,6 +14,9 @@ from headwater.personal import PersonalData
 from headwater.readers.feeds import FeedView
 from headwater.readers.handles import FoldView, RowsView
 from headwater.readers.reading import Reader
+from headwater.receiving import Inbox
+from headwater.receiving.driven import DrivenInbox
+from headwater.receiving.port import IncomingMessages
 from headwater.sagas.view import NAME as SAGAS
 from headwater.sagas.view import SagasView
 from headwater.stores.postgres.derived import DeciderOf
@@ -36,6 +39,7 @@ class Running:
         feeds: Collection[FeedView],
         publications: Collection[tuple[Publication, Store]],
         decider_of: DeciderOf,
+        inboxes: Collection[tuple[Inbox, Store]] = (),
         *,
         has_sagas: bool = False,
     ) -> None:
@@ -44,6 +48,7 @@ class Running:
         self._stores = stores
         self._defined = folds, rows, feeds, publications
         self._decider_of = decider_of
+        self._inboxes = inboxes
         self._has_sagas = has_sagas
         self._server = settings.server()
         self._databases: dict[str, Database] = {}
@@ -61,7 +66,7 @@ class Running:
         await self._server.open()
         app_database = self.database("headwater_app")
         await app_database.open()
-        self.reader = Reader(app_database)
+        self.reader = Reader(app_database, [inbox.name for inbox, _ in self._inboxes])
         self.commits = SharedCommits(app_database)
         await self.commits.start()
         self.personal = PersonalData(self._settings, self._pool("headwater_app", "keys", 2))
@@ -75,6 +80,17 @@ class Running:
         if self._has_sagas:
             views[SAGAS] = SagasView(database)
         return views
+
+    def inboxes(self) -> dict[str, DrivenInbox]:
+        """What the relay drives to receive, as objects that share no state with others."""
+        relay = self.database("headwater_relay")
+        driven = (
+            DrivenInbox(
+                relay, inbox, cast("IncomingMessages", cast("Any", self.engines[bus.name]).messages)
+            )
+            for inbox, bus in self._inboxes
+        )
+        return {one.name: one for one in driven}
 
     def sampler(self, names: Collection[str]) -> Sampler:
         """What compares samples of these views with the log.

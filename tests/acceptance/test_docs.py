@@ -29,6 +29,7 @@ from headwater.entrances.cli import (
     capture,
     commands,
     history,
+    inboxes,
     jobs,
     outgoing,
     personal,
@@ -54,6 +55,7 @@ assert access
 assert capture
 assert commands
 assert history
+assert inboxes
 assert jobs
 assert outgoing
 assert personal

@@ -32,13 +32,21 @@ class LogIdentity:
 
         Raises InvalidToken, ForeignToken or StaleToken.
         """
-        if (match := _TOKEN.fullmatch(token)) is None:
-            raise InvalidToken(hint="Pass the token exactly as the write returned it.")
-        log_id, epoch, position = match.groups()
-        if log_id != self.log_id:
-            raise ForeignToken(hint="Use it with the service whose write returned it.")
-        if int(epoch) != self.epoch:
+        of, position = parts_of(token)
+        if of.log_id != self.log_id:
+            raise ForeignToken(
+                hint="Use it with the service whose write returned it, or one that receives from it."
+            )
+        if of.epoch != self.epoch:
             raise StaleToken(
                 hint="The write it stands for may not have survived: read without a token and check."
             )
-        return int(position)
+        return position
+
+
+def parts_of(token: str) -> tuple[LogIdentity, int]:
+    """The log, its epoch, and the position in it. Raises InvalidToken."""
+    if (match := _TOKEN.fullmatch(token)) is None:
+        raise InvalidToken(hint="Pass the token exactly as the write returned it.")
+    log_id, epoch, position = match.groups()
+    return LogIdentity(log_id, int(epoch)), int(position)

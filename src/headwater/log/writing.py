@@ -299,8 +299,17 @@ class Appended:
 
 async def append_groups(connection: Connection, groups: Sequence[Group]) -> Appended:
     """Appends groups of one tenant in one statement."""
+    parameters = packed(groups)
+    cursor = await _cursor(connection).execute(SQL["log.append_groups"], parameters, binary=True)
+    row = await cursor.fetchone()
+    assert row is not None
+    return Appended(row[0] or (), row[1] or (), Token(row[2]), row[3])
+
+
+def packed(groups: Sequence[Group]) -> dict[str, object]:
+    """Groups of one tenant as headwater.append_groups takes them."""
     numbers = [number for number, group in enumerate(groups) for _ in range(len(group))]
-    parameters: dict[str, object] = {
+    return {
         "tenant": groups[0].tenant,
         "streams": arrays.text_array(value for g in groups for value in g.streams),
         "types": arrays.text_array(value for g in groups for value in g.types),
@@ -320,10 +329,6 @@ async def append_groups(connection: Connection, groups: Sequence[Group]) -> Appe
             }
         ).decode(),
     }
-    cursor = await _cursor(connection).execute(SQL["log.append_groups"], parameters, binary=True)
-    row = await cursor.fetchone()
-    assert row is not None
-    return Appended(row[0] or (), row[1] or (), Token(row[2]), row[3])
 
 
 def _cursor(connection: Connection) -> AsyncCursor[tuple[Any, ...]]:

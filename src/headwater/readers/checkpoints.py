@@ -31,13 +31,14 @@ class CheckpointWatch:
     Checkpoints may go back when a view is rebuilt, so nothing is remembered between waits.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, inboxes: Sequence[str] = ()) -> None:
         self._database = database
+        self._inboxes = list(inboxes)
         self._waiting: list[_Waiter] = []
         self._task: asyncio.Task[None] | None = None
 
     async def reached(self, view: str, position: int, *, timeout_seconds: float) -> None:
-        """Returns once a view has applied the log up to a position.
+        """Returns once a view has applied the log up to a position, or ``from/APP`` that app's log has come in so far.
 
         Raises NotCaughtUp after the timeout, UnknownView where there is no such view.
         """
@@ -49,6 +50,12 @@ class CheckpointWatch:
             async with asyncio.timeout(timeout_seconds):
                 await waiter.reached
         except TimeoutError as error:
+            if view.startswith("from/"):
+                raise NotCaughtUp(
+                    f"What {view.removeprefix('from/')!r} publishes was not received up to its position {position} "
+                    f"within {timeout_seconds:g} s.",
+                    hint="Try again, read without a token, or see `headwater inboxes list` for what holds it up.",
+                ) from error
             raise NotCaughtUp(
                 f"The view {view!r} did not reach position {position} within {timeout_seconds:g} s.",
                 hint="Try again, read without a token, or see `headwater views` for what holds it up.",
@@ -72,7 +79,9 @@ class CheckpointWatch:
                     while self._waiting:
                         views = sorted({waiter.view for waiter in self._waiting})
                         cursor = await connection.execute(
-                            SQL["readers.checkpoints"], {"views": views}, prepare=True
+                            SQL["readers.places"],
+                            {"views": views, "inboxes": self._inboxes},
+                            prepare=True,
                         )
                         moved = self._answer(views, dict(await cursor.fetchall()))
                         idle = 0 if moved else min(idle + 1, len(_POLL_SECONDS) - 1)

@@ -7,9 +7,10 @@ from typing import Any, TypeVar
 
 from psycopg import sql
 
-from headwater.errors import KeyParked, NotCaughtUp, StaleToken, UnknownView
+from headwater.errors import ForeignToken, KeyParked, NotCaughtUp, StaleToken, UnknownView
 from headwater.log.database import Database
 from headwater.readers.checkpoints import SQL, CheckpointWatch
+from headwater.readers.received import Received, Wait
 from headwater.views.storage import Place
 
 T = TypeVar("T")
@@ -20,9 +21,10 @@ DEFAULT_TIMEOUT_SECONDS = 5.0
 class Reader:
     """Reads views in the application's role, for one tenant at a time."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, inboxes: Sequence[str] = ()) -> None:
         self._database = database
-        self._watch = CheckpointWatch(database)
+        self._watch = CheckpointWatch(database, inboxes)
+        self._received = Received(database, self._watch, inboxes)
 
     async def close(self) -> None:
         """Ends what waits. Idempotent."""
@@ -46,9 +48,10 @@ class Reader:
         """
         position = None
         if at_least is not None:
-            position = await self._position_of(at_least)
+            wait = Wait(timeout_seconds)
+            position = await self.position_of(at_least, tenant=tenant, wait=wait)
             for view in views:
-                await self._watch.reached(view, position, timeout_seconds=timeout_seconds)
+                await self._watch.reached(view, position, timeout_seconds=wait.left_seconds)
         guarded = {"views": list(views), "tenant": tenant, "key": key}
         async with self._database.connection() as connection:
             # One round trip. The guard comes before the rows: what is parked at or before the token has
@@ -79,8 +82,9 @@ class Reader:
         """
         position = None
         if at_least is not None:
-            position = await self._position_of(at_least)
-            await self._watch.reached(view, position, timeout_seconds=timeout_seconds)
+            wait = Wait(timeout_seconds)
+            position = await self.position_of(at_least, tenant=tenant, wait=wait)
+            await self._watch.reached(view, position, timeout_seconds=wait.left_seconds)
         guarded = {"view": view, "tenant": tenant, "key": key}
         async with self._database.connection() as connection, connection.transaction():
             await connection.execute(SQL["readers.begin"], {"tenant": tenant}, prepare=True)
@@ -100,12 +104,18 @@ class Reader:
             )
         return answer
 
-    async def _position_of(self, token: str) -> int:
-        """A token's position; what this process knows of the log may be from before a restore."""
+    async def position_of(self, token: str, *, tenant: str, wait: Wait) -> int:
+        """The position that a token stands for in this log. Raises TokenError.
+
+        One of a log that this app receives from: waits until what it stands for has come in. Raises NotCaughtUp, and
+        KeyParked where a message at or before it is parked.
+        """
         try:
             return self._database.identity.position_of(token)
-        except StaleToken:
+        except StaleToken:  # what this process knows of the log may be from before a restore
             return (await self._database.identify()).position_of(token)
+        except ForeignToken as error:
+            return await self._received.position_of(token, error, tenant=tenant, wait=wait)
 
     async def _check(
         self, row: tuple[Any, ...] | None, views: Sequence[str], key: str | None

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from headwater.log.database import Connection
+from headwater.relay.frontier import Frontier
 
 OnFailure = Literal["park", "skip", "stop"]
 
@@ -60,6 +61,11 @@ class Target(Protocol):
     @property
     def follows(self) -> str | None:
         """The view whose changes this one reads, or None for the log."""
+        ...
+
+    @property
+    def frontier(self) -> Frontier | None:
+        """How far its own source may be read, where that is neither the log nor a view: positions are then its own."""
         ...
 
     async def fits(self, connection: Connection) -> bool:

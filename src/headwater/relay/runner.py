@@ -58,7 +58,8 @@ Traces = Callable[[Batch], Awaitable[Sequence[str]]]
 """The traces that a batch's events are part of, as traceparents."""
 
 
-async def _none(_: Batch) -> Sequence[str]:
+async def no_traces(_: Batch) -> Sequence[str]:
+    """Of a target whose positions are not the log's."""
     return ()
 
 
@@ -76,7 +77,7 @@ class Runner:
     pace: Pace = field(default_factory=Pace)
     standing: Standing = field(default_factory=Standing)
     progress: Progress = field(default_factory=Progress)
-    traces: Traces = _none
+    traces: Traces = no_traces
     _size: int = 0
     _last_parked: float = float("-inf")
 

@@ -26,7 +26,7 @@ from headwater.log.tracing import MAX_LINKS
 from headwater.relay.frontier import Frontier
 from headwater.relay.leases import SQL, Leases, Standing
 from headwater.relay.port import Batch, Target
-from headwater.relay.runner import Pace, Progress, Runner
+from headwater.relay.runner import Pace, Progress, Runner, no_traces
 
 _log = logging.getLogger("headwater.relay")
 
@@ -200,7 +200,7 @@ class Relay:
             self._frontier_of(target),
             self.pace,
             progress=progress,
-            traces=self._traces,
+            traces=self._traces if target.frontier is None else no_traces,
         )
         task = asyncio.create_task(self._run(runner), name=f"view {target.name}")
         self._driven[target.name] = _Driven(runner, task)
@@ -214,7 +214,9 @@ class Relay:
             return [row[0] for row in await cursor.fetchall()]
 
     def _frontier_of(self, target: Target) -> Frontier:
-        """How far a view may read: the log's watermark, or the checkpoint of the view it follows."""
+        """How far a target may read: the log's watermark, the checkpoint of the view it follows, or its own source."""
+        if target.frontier is not None:
+            return target.frontier
         if target.follows is None:
             return self.frontier
         return self._checkpoints.setdefault(target.follows, Frontier())

@@ -24,6 +24,12 @@ class Channel:
         """The subject on which relays say that they have taken over."""
         return f"{self.root}.hold"
 
+    @property
+    def progress(self) -> str:
+        """The subject, outside the stream, on which a publication says how far it is."""
+        first, _, rest = self.root.partition(".")
+        return f"{first}-progress.{rest}"
+
 
 @dataclass(frozen=True, slots=True)
 class Mark:
@@ -42,11 +48,25 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message to publish. Without a body it says that a relay has taken over."""
+    """A message to publish. Without a body it says that a relay has taken over.
+
+    ``after`` is the position of the event before it in the publication, 0 for the first: what a receiver misses, it sees.
+    """
 
     subject: str
     mark: Mark
     body: bytes = b""
+    after: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a publication is: all that it takes of the log up to ``upto`` is in the channel up to ``sequence``."""
+
+    log: str
+    epoch: int
+    sequence: int
+    upto: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +89,7 @@ class OutsideMessages(Protocol):
     """Channels outside the log's database. Keeps no state itself."""
 
     max_at_once: int
-    """How many messages one atomic publish takes."""
+    """How many messages one publish takes."""
 
     async def prepare(self, channel: Channel) -> None:
         """Creates the channel where it is missing. Raises StoreRefused where it cannot be used as it is."""
@@ -88,10 +108,14 @@ class OutsideMessages(Protocol):
         ...
 
     async def publish(self, channel: Channel, after: int, messages: Sequence[Message]) -> int:
-        """Adds all messages or none, right after a sequence number; the last one's.
+        """Adds messages right after a sequence number; the last one's. Where it fails, none or the first few are there.
 
-        Raises LeaseLost where the channel does not end there.
+        Raises LeaseLost where the channel does not end there, and StoreUnavailable.
         """
+        ...
+
+    async def announce(self, channel: Channel, progress: Progress) -> None:
+        """Says to whoever listens how far the publication is. Nothing is kept; it may be lost."""
         ...
 
     async def kept(self, channel: Channel, after: int, upto: int) -> list[Kept]:

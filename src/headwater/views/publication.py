@@ -69,15 +69,6 @@ class Publication:
                 f"The publication {self.name!r} names no event types.",
                 hint="Pass types=[Placed, ...].",
             )
-        if not _APP.fullmatch(self.app):
-            raise ViewDefinitionError(
-                f"The app's name {self.app!r} cannot be part of a subject.",
-                hint="Use letters, digits, _ and -, at most 60.",
-            )
-        if self.edition < 1:
-            raise ViewDefinitionError(
-                f"The edition of {self.name!r} is {self.edition}.", hint="The first is 1."
-            )
         _ = self.definition
 
     @cached_property
@@ -88,8 +79,7 @@ class Publication:
     @cached_property
     def channel(self) -> Channel:
         """Where the messages go."""
-        name = self.name if self.edition == 1 else f"{self.name}-{self.edition}"
-        return Channel(f"headwater-{self.app}-{name}", f"headwater.{self.app}.{name}")
+        return channel_of(self.app, self.name, self.edition)
 
     @cached_property
     def definition(self) -> Definition:
@@ -97,8 +87,8 @@ class Publication:
         content = {"types": self.type_names, "bus": self.bus, "channel": self.channel.stream}
         return Definition(self.name, "publication", content)
 
-    def message(self, row: Row, mark: Mark) -> Message:
-        """A row of the log as a message. Personal fields are sealed in the log, and stay so."""
+    def message(self, row: Row, mark: Mark, after: int = 0) -> Message:
+        """A row of the log as a message after another. Personal fields are sealed in the log, and stay so."""
         (_, tenant, type_, schema_version, data, stream, version, id_, recorded_at, occurred_at) = (
             row[:10]
         )
@@ -123,7 +113,23 @@ class Publication:
             f"{self.channel.events}.{type_}",
             Mark(mark.log, mark.epoch, mark.fence, mark.generation, row[0], id_.hex),
             msgspec.json.encode(event),
+            after,
         )
+
+
+def channel_of(app: str, publication: str, edition: int) -> Channel:
+    """Where an app's publication is. Raises ViewDefinitionError for names that no bus takes."""
+    if not _APP.fullmatch(app):
+        raise ViewDefinitionError(
+            f"The app's name {app!r} cannot be part of a subject.",
+            hint="Use letters, digits, _ and -, at most 60.",
+        )
+    if edition < 1:
+        raise ViewDefinitionError(
+            f"The edition of {publication!r} is {edition}.", hint="The first is 1."
+        )
+    name = publication if edition == 1 else f"{publication}-{edition}"
+    return Channel(f"headwater-{app}-{name}", f"headwater.{app}.{name}")
 
 
 def _text(value: Any) -> str | None:

@@ -105,7 +105,8 @@ async def up(app: App, only: Sequence[str], address: str | None, no_http: bool, 
             )
     operator = app.database("headwater_operator")
     async with app.relay(*only):
-        output.say(f"driving {', '.join(only or app.views) or 'no views'}; stop with Ctrl-C")
+        driven = only or (*app.views, *app.inboxes)
+        output.say(f"driving {', '.join(driven) or 'no views'}; stop with Ctrl-C")
         working = app.working() if work else contextlib.nullcontext()
         async with serving_http(app, address, off=no_http), working:
             await _report(operator)

@@ -182,4 +182,5 @@ def main() -> None:
     importlib.import_module("headwater.entrances.cli.jobs")
     importlib.import_module("headwater.entrances.cli.outgoing")
     importlib.import_module("headwater.entrances.cli.sagas")
+    importlib.import_module("headwater.entrances.cli.inboxes")
     cli()

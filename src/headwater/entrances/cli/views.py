@@ -16,6 +16,7 @@ from headwater.errors import HeadwaterError, UnknownView
 from headwater.examined import job_metrics, slot_metrics
 from headwater.operations.health import metrics_text, view_rows
 from headwater.operations.sampling import note
+from headwater.receiving.operating import ParkedMessage
 from headwater.views.definition import Sample
 
 _ = cli
@@ -253,6 +254,10 @@ async def parked(
     """List parked events; show, replay or discard them."""
     if replay or discard:
         return await _change(app, view, discard, replay=replay)
+    if show is not None and view in app.inboxes:
+        (found,) = await _message(app, view, show)
+        output.json(msgspec.Raw(found.message))
+        return 0
     operator = app.database("headwater_operator")
     await operator.open()
     async with operator.connection() as connection:
@@ -265,7 +270,7 @@ async def parked(
                 raise HeadwaterError(f"There is no event at position {show}.")
             output.json(row[0])
             return 0
-        if view is not None:
+        if view is not None and view not in app.inboxes:
             known = await (await connection.execute(SQL["health.views"])).fetchall()
             if view not in {row[0] for row in known}:
                 raise UnknownView(
@@ -273,6 +278,10 @@ async def parked(
                 )
         cursor = await connection.execute(SQL["health.parked"], {"view": view, "limit": limit})
         rows = await cursor.fetchall()
+    rows += [
+        (m.inbox, m.position, m.tenant, [m.stream], m.reason, m.culprit, m.status, m.parked_at)
+        for m in await app.inboxes_now.parked(view, limit=limit - len(rows))
+    ]
     columns = ("view", "position", "tenant", "keys", "reason", "culprit", "status", "parked_at")
     if as_json:
         output.json([output.as_record(columns, row) for row in rows])
@@ -290,9 +299,23 @@ async def _change(app: App, view: str | None, discard: Sequence[int], *, replay:
     if view is None:
         raise HeadwaterError("No view is named.", hint="Pass --view NAME.")
     await app.database("headwater_relay").open()
+    if view in app.inboxes:
+        if discard:
+            output.say(f"{await app.inboxes_now.discard(view, discard)} given up")
+        if replay:
+            output.say(f"{await app.inboxes_now.replay(view)} replayed")
+        return 0
     stored = app.stored(view)
     if discard:
         output.say(f"{await stored.discard(discard)} given up")
     if replay:
         output.say(f"{await stored.replay()} replayed")
     return 0
+
+
+async def _message(app: App, inbox: str, position: int) -> list[ParkedMessage]:
+    await app.database("headwater_operator").open()
+    found = await app.inboxes_now.parked(inbox, positions=[position], limit=1)
+    if not found:
+        raise HeadwaterError(f"No message of position {position} is parked in {inbox}.")
+    return found

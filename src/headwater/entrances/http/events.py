@@ -17,6 +17,7 @@ from headwater.entrances.http.routes import Call
 from headwater.errors import StaleToken
 from headwater.log.database import SQL, Connection, Database
 from headwater.log.reading import safe_position
+from headwater.readers.received import Wait
 
 
 class StoredEvent(msgspec.Struct):
@@ -108,10 +109,9 @@ async def list_events(call: Call) -> Response:
     tenant, types = call.caller.whose, call.texts("type")
     database, limit, after = call.service.app.database(), call.number("limit"), call.number("after")
     if (token := at_least(call)) is not None:
-        position = await position_of(database, token)
-        await call.service.watermark.reached(
-            position, timeout_seconds=call.seconds("timeout_seconds")
-        )
+        wait = Wait(call.seconds("timeout_seconds"))
+        position = await call.service.app.reader.position_of(token, tenant=tenant, wait=wait)
+        await call.service.watermark.reached(position, timeout_seconds=wait.left_seconds)
     async with database.connection() as connection:
         upto = await safe_position(connection)
         if call.flag("newest"):

@@ -60,6 +60,8 @@ STATUS: dict[type[HeadwaterError], int] = {
     errors.UnknownAlert: 404,
     errors.UnknownView: 404,
     errors.ViewStale: 503,
+    errors.SourceChanged: 503,
+    errors.UnknownInbox: 404,
     errors.ViewInUse: 409,
     errors.NothingKept: 409,
     errors.AccessTokenUnknown: 404,

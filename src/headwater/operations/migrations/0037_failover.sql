@@ -29,6 +29,7 @@ BEGIN
     IF FOUND THEN
       UPDATE headwater.leases SET fence = fence + 1000000, expires_at = '-infinity';
       UPDATE headwater.checkpoints SET fence = fence + 1000000;
+      UPDATE headwater.inboxes SET fence = fence + 1000000;
       PERFORM setval('headwater.job_step_seq', nextval('headwater.job_step_seq') + 1000000);
     END IF;
   END IF;

@@ -1,5 +1,18 @@
--- name: checkpoints
+-- name: places
+-- Of views, and of what comes from other services, by name: from/APP.
 SELECT view, position FROM headwater.checkpoints WHERE view = ANY (%(views)s)
+UNION ALL
+SELECT 'from/' || i.source, min(i.upto) FROM headwater.inboxes AS i
+WHERE 'from/' || i.source = ANY (%(views)s) AND i.inbox = ANY (%(inboxes)s) GROUP BY i.source
+
+-- name: source
+-- Or one of a source that has not been heard of: it may be that.
+SELECT i.source, i.epoch FROM headwater.inboxes AS i WHERE (i.log = %(log)s OR i.log IS NULL) AND i.inbox = ANY (%(inboxes)s)
+ORDER BY i.log NULLS LAST LIMIT 1
+
+-- name: received
+SELECT max(i.appended), headwater.parked_upto(%(inboxes)s, %(source)s, %(tenant)s, %(position)s)
+FROM headwater.inboxes AS i WHERE i.source = %(source)s AND i.inbox = ANY (%(inboxes)s)
 
 -- name: guard
 SELECT l.epoch, (

@@ -6,7 +6,7 @@ The only module that imports the package ``nats``, and only when an app that use
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -23,8 +23,8 @@ _ASKING_SECONDS = 2.0
 """For questions: a stream without a leader answers nothing, and the question may be asked again."""
 _CONNECT_SECONDS = 3.0
 _NOT_FOUND = 404
-_NOT_THERE_ANY_MORE = frozenset({10071, 10176, 10201})
-"""JetStream's codes: another last sequence; a batch of which a part is missing, or holds an id that is known."""
+_NOT_THERE_ANY_MORE = frozenset({10070, 10071, 10176, 10201})
+"""JetStream's codes: another last id or sequence; a batch of which a part is missing, or holds an id that is known."""
 
 
 class Answer(msgspec.Struct):
@@ -85,11 +85,26 @@ class NatsEngine:
             return None
         raise self.fault(error)
 
-    async def send(self, subject: str, body: bytes, headers: dict[str, str]) -> None:
-        """A message that nobody answers. Raises StoreUnavailable."""
+    async def new_inbox(self) -> tuple[str, asyncio.Event]:
+        """A subject to be answered on, and what is set once the connection that it is of is cut."""
+        client = await self._connected()
+        return str(client.new_inbox()), self._cut
+
+    async def subscribe(self, subject: str, heard: Callable[[Any], Awaitable[None]]) -> Any:
+        """Hears what comes on a subject; ``unsubscribe()`` ends it. Raises StoreUnavailable."""
         client = await self._connected()
         try:
-            await client.publish(subject, body, headers=headers)
+            return await client.subscribe(subject, cb=heard)
+        except (self._nats.errors.Error, OSError) as error:
+            raise self._unreachable(error) from error
+
+    async def send(
+        self, subject: str, body: bytes, headers: dict[str, str], *, reply: str = ""
+    ) -> None:
+        """A message that nobody answers, or someone on ``reply``. Raises StoreUnavailable."""
+        client = await self._connected()
+        try:
+            await client.publish(subject, body, reply=reply, headers=headers or None)
         except (self._nats.errors.Error, OSError) as error:
             raise self._unreachable(error) from error
 
@@ -101,11 +116,26 @@ class NatsEngine:
         timeout_seconds: float = _TIMEOUT_SECONDS,
     ) -> bytes:
         """The answer to a message. Raises StoreUnavailable, also where it may have been taken."""
+        (answer,) = await self.requests([(subject, body, headers)], timeout_seconds)
+        return answer
+
+    async def requests(
+        self,
+        messages: Sequence[tuple[str, bytes, dict[str, str]]],
+        timeout_seconds: float = _TIMEOUT_SECONDS,
+    ) -> list[bytes]:
+        """The answers to messages (subject, body, headers), which are all sent before the first is awaited.
+
+        Raises StoreUnavailable, also where some may have been taken.
+        """
         client, cut = await self._connected(), self._cut
-        asking = asyncio.create_task(
-            client.request(subject, body, timeout=timeout_seconds, headers=headers or None)
+        asking: asyncio.Future[list[Any]] = asyncio.gather(
+            *(
+                client.request(subject, body, timeout=timeout_seconds, headers=headers or None)
+                for subject, body, headers in messages
+            )
         )
-        losing = asyncio.create_task(cut.wait())
+        losing: asyncio.Future[Any] = asyncio.create_task(cut.wait())
         try:
             await asyncio.wait({asking, losing}, return_when=asyncio.FIRST_COMPLETED)
             if not asking.done():
@@ -113,7 +143,7 @@ class NatsEngine:
                     f"The store {self.name!r} has closed the connection.",
                     hint="Its views go on by themselves once it can be reached.",
                 )
-            return bytes((await asking).data)
+            return [bytes(answer.data) for answer in await asking]
         except (TimeoutError, self._nats.errors.Error, OSError) as error:
             raise self._unreachable(error) from error
         finally:

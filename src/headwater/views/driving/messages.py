@@ -7,22 +7,28 @@ first adds one that says so: from then on all that an earlier holder still sends
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from headwater.errors import DefinitionError, LeaseLost, UnknownView, ViewStale
+from headwater.errors import DefinitionError, HeadwaterError, LeaseLost, UnknownView, ViewStale
 from headwater.log.database import Connection, Database
+from headwater.log.tasks import ended
 from headwater.relay import Batch, CannotApply
 from headwater.views.definition import Difference, Explanation, Sample, Verification
 from headwater.views.driving.record import SQL
 from headwater.views.driving.view import DrivenView
-from headwater.views.messages import Kept, Mark, Message, OutsideMessages
+from headwater.views.messages import Kept, Mark, Message, OutsideMessages, Progress
 from headwater.views.port import Report
 from headwater.views.publication import Publication
 
 _SAMPLED_MESSAGES = 10_000
 _MOST_BYTES = 8_000_000
+_LOOK_SECONDS = 0.05
+_REPEAT_SECONDS = 1.0
 
 
 class DrivenPublication(DrivenView):
@@ -41,6 +47,8 @@ class DrivenPublication(DrivenView):
         self._mark: Mark | None = None
         self._sequence = 0
         self._largest = 0
+        self._progress: Progress | None = None
+        self._telling: asyncio.Task[None] | None = None
 
     # Deployment ----------------------------------------------------------------------------------
 
@@ -84,7 +92,31 @@ class DrivenPublication(DrivenView):
         self._sequence = await self.storage.publish(self._channel, tail.sequence, [hold])
         if mark.position != checkpoint:
             await record.follow_store(mark.position)
+        self._progress = Progress(mark.log, mark.epoch, self._sequence, mark.position)
+        if self._telling is None:
+            self._telling = asyncio.create_task(self._tell(), name=f"progress {self.name}")
         return mark.position
+
+    async def close(self) -> None:
+        """Gives back what driving holds. Idempotent."""
+        telling, self._telling = self._telling, None
+        if telling is not None:
+            await ended([telling])
+        self._progress = None
+        await super().close()
+
+    async def _tell(self) -> None:
+        """Says how far the publication is as it moves, and each second: receivers may have come, or not have heard."""
+        told, at = self._progress, time.monotonic()
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            now = time.monotonic()
+            if self._progress is not None and (
+                self._progress != told or now - at > _REPEAT_SECONDS
+            ):
+                told, at = self._progress, now
+                with suppress(HeadwaterError, OSError):
+                    await self.storage.announce(self._channel, told)
 
     async def _newest(self, upto: int) -> tuple[int, str]:
         """The last event published up to a position, and its id."""
@@ -128,7 +160,7 @@ class DrivenPublication(DrivenView):
         # What a failed attempt had published already is not published again.
         after = max(batch.after, mark.position)
         rows = await self._rows(self.record.connection, after, batch.upto)
-        messages = [self.publication.message(row, mark) for row in rows if row[0] not in marked]
+        messages = list(self._messages([row for row in rows if row[0] not in marked], mark))
         for message in messages:  # before the first is published
             if (size := self.storage.size(message)) > self._largest:
                 reason = f"its message has {size} bytes; the bus takes {self._largest}"
@@ -136,11 +168,24 @@ class DrivenPublication(DrivenView):
         for some in self._cut(messages):
             self._sequence = await self.storage.publish(self._channel, self._sequence, some)
             self._mark = replace(mark, position=some[-1].mark.position, event=some[-1].mark.event)
+        if not marked:
+            await self.record.at_once(batch.after, batch.upto)
+        else:
+            await self._set_aside(batch)
+        self._aside.update(marked)
+        self._progress = Progress(mark.log, mark.epoch, self._sequence, batch.upto)
+
+    async def _set_aside(self, batch: Batch) -> None:
         async with self.record.batch(batch.after, batch.upto) as connection:
             for status, found in (("parked", batch.parked), ("skipped", batch.skipped)):
                 for position, reason in found.items():
                     await self.record.set_aside(connection, position, None, reason, status=status)
-        self._aside.update(marked)
+
+    def _messages(self, rows: Sequence[Any], mark: Mark) -> Iterator[Message]:
+        after = mark.position if mark.event else 0
+        for row in rows:
+            yield self.publication.message(row, mark, after)
+            after = row[0]
 
     def _cut(self, messages: Sequence[Message]) -> Iterator[list[Message]]:
         """Runs of messages that one publish takes: neither too many nor too large together."""

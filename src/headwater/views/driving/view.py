@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from headwater.errors import UnknownView
 from headwater.log.database import Connection, Database
 from headwater.relay import Batch, OnFailure
+from headwater.relay.frontier import Frontier
 from headwater.views.definition import Definition, Explanation, Sample, Verification
 from headwater.views.driving.record import SQL, ViewRecord
 from headwater.views.port import Report, Status
@@ -42,6 +43,11 @@ class DrivenView(ABC):
     @property
     def follows(self) -> str | None:
         """The view whose changes this one reads, or None for the log."""
+        return None
+
+    @property
+    def frontier(self) -> Frontier | None:
+        """None: positions are the log's."""
         return None
 
     @property

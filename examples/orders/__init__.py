@@ -1,0 +1,1 @@
+"""Orders: a saga across four services, each with a database of its own."""

@@ -1,0 +1,101 @@
+"""Two services: a shop that publishes its orders, and a billing that receives them. Also a process of billing that dies.
+
+``python two_services.py DATABASE_URL NATS_URL POINT AT_CALL``
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from contextlib import asynccontextmanager
+
+from headwater import App, Document, Event, Settings
+from headwater.stores.nats import Nats
+
+BUS = Nats("bus")
+
+
+class Placed(Event, type="order.placed", stream="order/{order}"):
+    order: str
+    total: int
+    note: str | None = None
+
+
+class Voided(Event, type="order.voided", stream="order/{order}"):
+    order: str
+
+
+class Noted(Event, type="order.noted", stream="order/{order}"):
+    """Is not published."""
+
+    order: str
+
+
+class Due(Event, type="order.placed", stream="bill/{order}"):
+    """What billing wants to know of an order that is placed: it takes no negative one."""
+
+    order: str
+    total: int
+
+
+class Gone(Event, type="order.voided", stream="bill/{order}"):
+    order: str
+
+
+class Bill(Document):
+    due: int = 0
+    events: int = 0
+
+
+def shop(database, nats, name="shop", **options):
+    settings = Settings(database_url=database.url, stores={"bus": nats.url})
+    app = App(name, events=[Placed, Voided, Noted], tenant="main", settings=settings)
+    app.publish("orders", types=[Placed, Voided], bus=BUS, **options)
+    return app
+
+
+def billing(url, nats_url, *, source="shop", types=(Due, Gone), **options):
+    settings = Settings(database_url=url, stores={"bus": nats_url})
+    app = App("billing", events=types, tenant="main", settings=settings)
+    app.receive("orders", source=source, bus=BUS, types=types, **options)
+    if set(types) != {Due, Gone}:
+        return app, None
+
+    @app.fold(key="order")
+    def bills(state: Bill, event: Due | Gone) -> Bill:
+        due = event.total if isinstance(event, Due) else 0
+        return state.but(due=due, events=state.events + 1)
+
+    return app, bills
+
+
+@asynccontextmanager
+async def running(app, *, relay=True):
+    """The app open, deployed, and driven."""
+    async with app:
+        await app.deploy()
+        if not relay:
+            yield app
+            return
+        async with app.relay():
+            yield app
+
+
+async def _die(url, nats_url, point, at_call):
+    from headwater.receiving.driven import DrivenInbox
+    from headwater.testing.faults import kill_at
+
+    app, _ = billing(url, nats_url)
+    when, step = point.split()
+    kill_at(
+        DrivenInbox,
+        {"commit": "_commit", "open": "open", "apply": "apply"}[step],
+        when,
+        int(at_call),
+    )
+    async with running(app):
+        await asyncio.sleep(60)
+
+
+if __name__ == "__main__":
+    asyncio.run(_die(*sys.argv[1:]))
