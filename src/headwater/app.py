@@ -38,6 +38,7 @@ from headwater.readers.handles import FoldView, RowsView
 from headwater.readers.reading import DEFAULT_TIMEOUT_SECONDS, Reader
 from headwater.runnable import Runnable
 from headwater.sagas.starting import start_saga
+from headwater.views.driving.purging import PurgedViews
 
 T = TypeVar("T")
 
@@ -130,9 +131,11 @@ class App(Runnable):
 
     async def forgetting(self) -> Forgetting:
         """Forgets persons, as an operator. Raises SettingError where a key or the ledger is not set."""
-        operator = self.database("headwater_operator")
+        operator, relay = self.database("headwater_operator"), self.database("headwater_relay")
         await operator.open()
-        return self._open.personal.forgetting(operator, self.append, self._told)
+        await relay.open()
+        places = [PurgedViews(relay, self._open.stored)]
+        return self._open.personal.forgetting(operator, self.append, self._told, places)
 
     async def _told(self, stream: str, tenant: str) -> list[Event]:
         return [each.event for each in await self.log.stream(stream, tenant=tenant)]

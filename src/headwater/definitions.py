@@ -60,6 +60,7 @@ class Definitions(SagaDefinitions, Installation, FeedsInstallation):
         version: int = 1,
         store: Store | None = None,
         indexes: Sequence[Index] = (),
+        opens: Sequence[str] = (),
     ) -> Callable[[Callable[..., D | None]], FoldView[D]]:
         """Declares a fold: ``def orders(state: Order, event: Placed | Voided) -> Order | None``.
 
@@ -67,6 +68,8 @@ class Definitions(SagaDefinitions, Installation, FeedsInstallation):
         document. A state of None removes the document. The function must depend on its arguments
         alone; raise ``version`` when code that it calls has changed. ``store`` is where the documents
         are; without one, in the log's database. ``indexes`` are kept beside them, where the store offers it.
+        ``opens`` names the personal fields that the function gets in clear, and ``(forgotten)`` once the person
+        is: then documents that hold such text are folded again.
         """
         where = None if store is None else self._offered(store, "fold")
         if indexes and store is None:
@@ -80,7 +83,7 @@ class Definitions(SagaDefinitions, Installation, FeedsInstallation):
         def declare(evolve: Callable[..., D | None]) -> FoldView[D]:
             fold = Fold.of(
                 evolve, name=name, key=key, on_failure=on_failure, version=version, store=where,
-                indexes=indexes,
+                indexes=indexes, opens=opens,
             )  # fmt: skip
             return self.declare(fold, store)
 
@@ -95,6 +98,11 @@ class Definitions(SagaDefinitions, Installation, FeedsInstallation):
         folds as ``view`` does and appends what it derives, in one commit; a rebuild derives nothing again.
         Raises DefinitionError where a type of event would follow from itself.
         """
+        if view.fold.opens:
+            raise ViewDefinitionError(
+                f"{view.name!r} opens personal fields, and what is derived from it would hold them in clear.",
+                hint="Derive from a fold that opens nothing: what it derives carries sealed text.",
+            )
         if view.store is not None:
             raise ViewDefinitionError(
                 f"The documents of {view.name!r} are in another store, and derived events are not.",
@@ -133,6 +141,7 @@ class Definitions(SagaDefinitions, Installation, FeedsInstallation):
         store: Store | None = None,
         bucket: str | None = None,
         keep_seconds: float | None = None,
+        opens: Sequence[str] = (),
     ) -> RowsView[R]:
         """Declares an incremental SQL view: a SELECT over event types as relations, or the path of one.
 
@@ -144,6 +153,11 @@ class Definitions(SagaDefinitions, Installation, FeedsInstallation):
         follow from the query, and rows have no types that a checker knows. Sums of floats
         depend on the batches' boundaries: cast to numeric, or declare a ``float_tolerance``.
         """
+        if opens:
+            raise ViewDefinitionError(
+                f"The SQL view {name!r} cannot open {', '.join(opens)}: no SQL ever sees a person's text in clear.",
+                hint=f"Make it a fold with opens={list(opens)!r}, which writes what is to be shown into its document.",
+            )
         self._unused(name)
         where = None if store is None else self._offered(store, "sql")
         text = sql.read_text() if isinstance(sql, Path) else sql
@@ -162,6 +176,11 @@ class Definitions(SagaDefinitions, Installation, FeedsInstallation):
             keep_seconds=keep_seconds,
         )
         for read in view.query.reads if view.query.over_documents else ():
+            if self._folds[read].fold.opens:
+                raise ViewDefinitionError(
+                    f"The view {name!r} reads the documents of {read!r}, which opens personal fields.",
+                    hint="Read the events, or a second fold that opens nothing: its documents are the projection that may be summed up.",
+                )
             if self._folds[read].store is not None:
                 raise ViewDefinitionError(
                     f"The view {name!r} reads the documents of {read!r}, which are in another store.",
@@ -220,6 +239,12 @@ class Definitions(SagaDefinitions, Installation, FeedsInstallation):
         sources = [one if isinstance(one, Over) else Over(one.fold) for one in over]
 
         def declare(decide: Callable[..., Any]) -> Decider[Any]:
+            folds = [one.fold for one in sources if isinstance(one.fold, Fold)]
+            if opening := [fold.name for fold in folds if fold.opens]:
+                raise CommandDefinitionError(
+                    f"{opening[0]!r} opens personal fields, and decisions are made on what is sealed.",
+                    hint="Decide on a fold that opens nothing.",
+                )
             decider = Decider.of(decide, sources, name=name)
             for event in decider.events:
                 self.events.named(EventType.of(event).name)

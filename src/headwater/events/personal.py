@@ -5,10 +5,12 @@ Such a field is text that is sealed before it enters the log. Its subject is ano
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, get_type_hints
+from uuid import UUID
 
 import msgspec
 
@@ -68,3 +70,8 @@ def is_sealed(value: object) -> bool:
     if not isinstance(value, str) or not value.startswith("hw1."):
         return False
     return SEALED.fullmatch(value) is not None
+
+
+def key_of(text: str) -> UUID:
+    """The id of the key that sealed a text."""
+    return UUID(bytes=base64.urlsafe_b64decode(text[4:26] + "=="))

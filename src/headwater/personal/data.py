@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -14,6 +14,7 @@ from headwater.personal.forgetting import Forgetting, destroy_again
 from headwater.personal.keys import SubjectKeys
 from headwater.personal.ledger import Gone, Ledger
 from headwater.personal.master import KeyService, MasterKeys
+from headwater.personal.places import Place
 from headwater.personal.sealing import Sealing
 from headwater.personal.signing import Signer
 
@@ -92,15 +93,22 @@ class PersonalData:
             return await self.sealing.seal(tenant, events)
         return events
 
+    async def opened(self, tenant: str, texts: Collection[str]) -> dict[str, str]:
+        """Sealed texts and what they open to; see Sealing. Raises SettingError where there is no master key."""
+        return await self.sealing.opened(tenant, texts)
+
     def forgetting(
         self,
         operator: Database,
         append: Callable[..., Awaitable[Written]],
         reads: Callable[[str, str], Awaitable[list[Event]]],
+        places: Sequence[Place] = (),
     ) -> Forgetting:
         """Forgets persons. Raises SettingError where a key or the ledger is not set."""
         ledger, log_id = self._ledger(), operator.identity.log_id
-        return Forgetting(operator, log_id, self.sealing, ledger.signer, ledger, append, reads)
+        return Forgetting(
+            operator, log_id, self.sealing, ledger.signer, ledger, append, reads, places
+        )
 
     async def hold_to_ledger(self, operator: Database) -> int:
         """Forgets again whom a restored database has forgotten to forget; how many keys were destroyed.

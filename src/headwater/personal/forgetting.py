@@ -7,9 +7,8 @@ between two of them is followed by the same request again.
 from __future__ import annotations
 
 import asyncio
-import base64
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
@@ -22,6 +21,7 @@ from headwater.log import Written
 from headwater.log.database import Database
 from headwater.log.statements import Statements
 from headwater.personal.ledger import Ledger
+from headwater.personal.places import Found, Person, Place
 from headwater.personal.sealing import FORGOTTEN, Sealing
 from headwater.personal.signing import Signer
 
@@ -54,7 +54,8 @@ class Certificate(msgspec.Struct, frozen=True):
     """What forgetting did, and what a search found afterwards.
 
     ``sealed_events`` hold texts that no key opens any more; ``opened`` of ``canaries`` of them could be opened, which
-    is 0 where all is well. ``remains`` says what is left, and until when.
+    is 0 where all is well. ``places`` are those where something was opened, or written beside it, with what was found
+    and purged there. ``remains`` says what is left, and until when.
     """
 
     request: UUID
@@ -71,6 +72,7 @@ class Certificate(msgspec.Struct, frozen=True):
     sealed_events: int
     canaries: int
     opened: int
+    places: tuple[Found, ...]
     remains: tuple[str, ...]
     public_key: str
     signature: str = ""
@@ -78,7 +80,8 @@ class Certificate(msgspec.Struct, frozen=True):
     @property
     def holds(self) -> bool:
         """Whether the person is forgotten by all that was looked at."""
-        return self.key_destroyed and self.in_ledger and self.fact_signed and self.opened == 0
+        is_gone = self.key_destroyed and self.in_ledger and self.fact_signed and self.opened == 0
+        return is_gone and not any(found.left for found in self.places)
 
     @property
     def late(self) -> bool:
@@ -97,6 +100,7 @@ class Forgetting:
     ledger: Ledger
     append: Callable[..., Awaitable[Written]]
     reads: Callable[[str, str], Awaitable[list[Event]]]
+    places: Sequence[Place] = ()
 
     async def forget(self, subject: str, tenant: str, reason: str | None = None) -> Certificate:
         """Forgets a person, or goes on with a request that was begun; the certificate."""
@@ -105,7 +109,8 @@ class Forgetting:
         await self._note(key_id, request)
         key_id, at = await self._destroy(asked, key_id, request)
         await self._tell(asked, request, key_id, at)
-        return await self._certify(asked, request)
+        purged = await self._purge(Person(tenant, subject, key_id))
+        return await self._certify(asked, request, purged)
 
     async def _request(self, asked: Asked, reason: str | None) -> tuple[UUID, UUID]:
         """Writes the request down, or finds it; its id, and the id of the key that is to go."""
@@ -121,7 +126,8 @@ class Forgetting:
 
     async def _destroy(self, asked: Asked, key_id: UUID, request: UUID) -> tuple[UUID, datetime]:
         """Destroys the key; its id, and when that was. One that was made meanwhile goes into the ledger too."""
-        async with self.operator.connection() as connection:
+        async with self.operator.transaction() as connection:
+            await connection.execute(SQL["erasures.lock"])
             cursor = await connection.execute(SQL["erasures.destroy"], {**asked, "key_id": key_id})
             row = await cursor.fetchone()
         assert row is not None
@@ -137,8 +143,17 @@ class Forgetting:
         fact = SubjectWasForgotten(str(request), subject, str(key_id), at, signature)
         await self.append(fact, tenant=tenant, idempotency_key=f"forget-{request}")
 
-    async def _certify(self, asked: Asked, request: UUID) -> Certificate:
+    async def _purge(self, person: Person) -> list[Found]:
+        """Goes through all places; what each had."""
+        return [found for place in self.places for found in await place.purge(person)]
+
+    async def _certify(self, asked: Asked, request: UUID, purged: Sequence[Found]) -> Certificate:
         certificate = await self.verify(asked["subject"], asked["tenant"])
+        left = {found.where: found.left for found in certificate.places}
+        places = [
+            msgspec.structs.replace(found, left=left.pop(found.where, 0)) for found in purged
+        ] + [found for found in certificate.places if found.where in left]
+        certificate = self._signed(msgspec.structs.replace(certificate, places=tuple(places), signature=""))  # fmt: skip
         text = msgspec.json.encode(certificate).decode()
         async with self.operator.connection() as connection:
             await connection.execute(SQL["erasures.done"], {"id": request, "certificate": text})
@@ -155,7 +170,8 @@ class Forgetting:
                     hint="Run headwater forget SUBJECT; name the tenant where there are several.",
                 )
             request, requested_at, due_at, _, key_id, destroyed, at = row
-            prefix = f"hw1.{base64.urlsafe_b64encode(key_id.bytes).decode().rstrip('=')}."
+            person = Person(tenant, subject, key_id)
+            prefix = person.prefix
             cursor = await connection.execute(
                 SQL["erasures.events"], {"tenant": tenant, "prefix": prefix, "most": _CANARIES}
             )
@@ -168,13 +184,17 @@ class Forgetting:
             if isinstance(text, str) and text.startswith(prefix)
         ]
         opened = await self.sealing.open(tenant, canaries)
+        left = [found for place in self.places for found in await place.look(person)]
         before = f"{(at or requested_at):%Y-%m-%d %H:%M} UTC"
         certificate = Certificate(
             request, tenant, subject, key_id, requested_at, due_at, at or requested_at, datetime.now(UTC), destroyed,
             any(line.key_id == key_id for line in self.ledger), await self._told(request, tenant),
-            counted[0], len(canaries), sum(text != FORGOTTEN for text in opened),
+            counted[0], len(canaries), sum(text != FORGOTTEN for text in opened), tuple(left),
             tuple(text.format(before=before) for text in _REMAINS), self.signer.public,
         )  # fmt: skip
+        return self._signed(certificate)
+
+    def _signed(self, certificate: Certificate) -> Certificate:
         return msgspec.structs.replace(
             certificate, signature=self.signer.sign("certificate", _unsigned(certificate))
         )
@@ -214,7 +234,8 @@ class Forgetting:
 async def destroy_again(operator: Database, log_id: str, ledger: Ledger) -> int:
     """Destroys again what a restored backup brought back; how many keys. It needs no master key."""
     ids = [line.key_id for line in ledger if line.log == log_id]
-    async with operator.connection() as connection:
+    async with operator.transaction() as connection:
+        await connection.execute(SQL["erasures.lock"])
         cursor = await connection.execute(SQL["keys.destroy"], {"ids": ids})
     return cursor.rowcount
 

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import base64
 import hmac
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
-from uuid import UUID
 
 import msgspec
 
 from headwater.errors import KeyUnavailable
 from headwater.events import Event, EventType
-from headwater.events.personal import is_sealed
+from headwater.events.personal import is_sealed, key_of
 from headwater.log import Fact
 from headwater.log.writing import event_of
 from headwater.personal.keys import Key, SubjectKeys
@@ -69,15 +68,23 @@ class Sealing:
         _changed(value, collect)
         if not texts:
             return value
-        names = {text[_KEY]: _key_id(text[_KEY]) for text in texts}
-        found = await self.keys.for_opening(tenant, list(names.values()))
-        keys = {name: found[key_id] for name, key_id in names.items()}
-        opened_texts = {
+        opened_texts = await self.opened(tenant, texts)
+        result: T = _changed(value, opened_texts.__getitem__)
+        return result
+
+    async def opened(self, tenant: str, texts: Collection[str]) -> dict[str, str]:
+        """Sealed texts and what they open to: FORGOTTEN where the key is gone, or another tenant's.
+
+        Raises KeyUnavailable.
+        """
+        names = {text[_KEY]: text for text in texts}
+        ids = {name: key_of(text) for name, text in names.items()}
+        found = await self.keys.for_opening(tenant, list(ids.values()))
+        keys = {name: found[key_id] for name, key_id in ids.items()}
+        return {
             text: FORGOTTEN if (key := keys[text[_KEY]]) is None else opened(key, text)
             for text in texts
         }
-        result: T = _changed(value, opened_texts.__getitem__)
-        return result
 
 
 def _clear(event: Event) -> Iterator[tuple[str, str, str]]:
@@ -109,10 +116,6 @@ def opened(key: Key, text: str) -> str:
             hint="Find which event it is from, and how it came into the log.",
         ) from error
     return plain.decode()
-
-
-def _key_id(name: str) -> UUID:
-    return UUID(bytes=_bytes(name))
 
 
 def _bytes(text: str) -> bytes:

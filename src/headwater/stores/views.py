@@ -17,6 +17,7 @@ from headwater.views import StoredView
 from headwater.views.driving.feed import DrivenFeed
 from headwater.views.driving.messages import DrivenPublication
 from headwater.views.driving.outside_fold import OutsideFold
+from headwater.views.opening import Opener
 from headwater.views.publication import Publication
 from headwater.views.store import (
     DocumentsEngine,
@@ -36,16 +37,19 @@ def stored_views(
     feeds: Iterable[FeedView],
     publications: Iterable[tuple[Publication, Store]],
     decider_of: DeciderOf,
+    opener: Opener,
 ) -> dict[str, StoredView]:
     """The views by name, folds first. ``relay`` is in the relay's role; nothing here does I/O."""
     in_log: dict[str, PostgresFold[Any]] = {}
     stored: dict[str, StoredView] = {}
     for view in folds:
         if view.store is None:
-            stored[view.name] = in_log[view.name] = PostgresFold(relay, view.fold, decider_of)
+            stored[view.name] = in_log[view.name] = PostgresFold(
+                relay, view.fold, decider_of, opener
+            )
         else:
             documents = cast("DocumentsEngine", engines[view.store.name]).documents
-            stored[view.name] = OutsideFold(relay, view.fold, documents, PostgresDocuments)
+            stored[view.name] = OutsideFold(relay, view.fold, documents, PostgresDocuments, opener)
     for handle in rows:
         if handle.store is not None:
             where = cast("TablesEngine", engines[handle.store.name])

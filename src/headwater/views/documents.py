@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 from headwater.log.database import Connection
 from headwater.views.fold import Derived, Document, Key
 from headwater.views.indexes import Counter, Distinct, Entry, Index, Places, Ranking, Seen
+from headwater.views.opening import Opened
 from headwater.views.storage import Checkpoint, Hold, LastEvent, Place, Storage
 
 
@@ -29,6 +30,7 @@ class Step:
     derived: list[Derived] = field(default_factory=list)
     indexes: tuple[Index, ...] = ()
     seen: Seen = field(default_factory=lambda: Seen(()))
+    opened: tuple[Opened, ...] = ()
 
 
 Culprit = tuple[int, Key | None, str, str]

@@ -29,7 +29,8 @@ from headwater.events import Column, Event, EventType, EventTypes, Recorded
 from headwater.events.schema import relation_of, schema_of
 from headwater.relay import OnFailure
 from headwater.views.definition import Definition
-from headwater.views.indexes import Index, check_indexes, name_of_index
+from headwater.views.indexes import Distinct, Index, check_indexes, name_of_index
+from headwater.views.opening import check_opens
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))
@@ -71,6 +72,7 @@ class Fold(Generic[D]):
 
     For each key, ``evolve(state, event)`` gives the next state, None to remove the document. A third parameter, where the function has one, receives the whole
     ``Recorded`` event. ``derive`` gives the events, or commands, that follow from a change. ``indexes`` are kept beside the documents. ``version`` is raised when code that ``evolve`` calls has changed. ``store`` names a store outside the log's database.
+    ``opens`` names the personal fields that the function gets in clear.
     """
 
     name: str
@@ -84,6 +86,7 @@ class Fold(Generic[D]):
     store: str | None = None
     derive: Derive | None = None
     indexes: tuple[Index, ...] = ()
+    opens: tuple[str, ...] = ()
 
     @staticmethod
     def of(
@@ -95,6 +98,7 @@ class Fold(Generic[D]):
         version: int,
         store: str | None = None,
         indexes: Sequence[Index] = (),
+        opens: Sequence[str] = (),
     ) -> Fold[D]:
         """The fold of an annotated function. Raises ViewDefinitionError."""
         view = name or evolve.__name__
@@ -110,7 +114,7 @@ class Fold(Generic[D]):
         events = get_args(annotated) if union else (annotated,)
         fold = Fold(
             view, key, state, evolve, events, len(parameters) == 3, on_failure, version, store,
-            indexes=tuple(indexes),
+            indexes=tuple(indexes), opens=tuple(sorted(set(opens))),
         )  # fmt: skip
         fold.check()
         return fold
@@ -144,6 +148,12 @@ class Fold(Generic[D]):
                     "always have.",
                     hint="A fold's key is a required field of every event that it reads.",
                 )
+        check_opens(self.name, self.opens, self.types)
+        if self.opens and any(isinstance(index, Distinct) for index in self.indexes):
+            raise ViewDefinitionError(
+                f"The fold {self.name!r} opens personal fields and counts distinct values.",
+                hint="What such a count has seen cannot be taken back: leave the index, or opens=, out.",
+            )
         _ = self.definition
 
     @cached_property
@@ -162,6 +172,8 @@ class Fold(Generic[D]):
             content["derive"] = _code_of(self.derive)
         if self.indexes:
             content["indexes"] = sorted(map(name_of_index, self.indexes))
+        if self.opens:
+            content["opens"] = list(self.opens)
         return Definition(self.name, "fold", content)
 
     @cached_property
@@ -254,9 +266,15 @@ def evolve_all(
                 for index in fold.indexes:
                     index.entry(changed)  # what it cannot hold cannot be applied
         except Exception as error:
-            raise Failed(item.position, f"{type(error).__name__}: {error}") from error
+            raise Failed(item.position, _reason(fold, error)) from error
         states[item.key] = changed
         yield item.key
+
+
+def _reason(fold: Fold[Any], error: Exception) -> str:
+    """Why an event was not applied. It is kept, so of a view that opens it says nothing of the event's data."""
+    kind = type(error).__name__
+    return f"{kind}, in a view that opens personal fields" if fold.opens else f"{kind}: {error}"
 
 
 def derive_all(

@@ -84,6 +84,10 @@ def _show(certificate: Certificate) -> None:
         ("signature", certificate.signature),
     ]
     output.table(("", "certificate"), told)
+    if certificate.places:
+        output.say("")
+        rows = [(f.where, f.purged, f.left, f.note) for f in certificate.places]
+        output.table(("place", "purged", "left", "note"), rows)
     output.say("\nWhat remains:")
     for text in certificate.remains:
         output.say(f"- {text}")

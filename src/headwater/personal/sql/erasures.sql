@@ -7,6 +7,10 @@ RETURNING e.id, e.requested_at, e.due_at, e.done_at
 -- name: key
 SELECT k.key_id FROM headwater.subject_keys AS k WHERE k.tenant = %(tenant)s AND k.subject = %(subject)s
 
+-- name: lock
+-- Waits for those who register rows under keys that they have seen alive; see headwater.register_opened.
+SELECT pg_advisory_xact_lock(hashtextextended('headwater.forget', 0))
+
 -- name: destroy
 -- The key goes; where there was none, none can be made any more.
 INSERT INTO headwater.subject_keys AS k (tenant, subject, key_id, wrapped, master, forgotten_at)

@@ -22,6 +22,7 @@ from headwater.views.driving.outside import Outside
 from headwater.views.driving.record import ViewRecord, snapshot
 from headwater.views.driving.replaying import Replay, concerned
 from headwater.views.fold import Document, Fold, Key
+from headwater.views.opening import Opener
 from headwater.views.port import Report
 from headwater.views.storage import Hold
 
@@ -43,10 +44,11 @@ class OutsideFold(DrivenFold[D]):
         fold: Fold[D],
         storage: OutsideDocuments,
         former: Callable[[ViewRecord], LogDocuments],
+        opener: Opener | None = None,
     ) -> None:
         # An index is one more write for each event; what a step writes stays bounded.
         self._at_once = max(storage.max_writes // (1 + len(fold.indexes)), 1)
-        super().__init__(database, fold, self._at_once)
+        super().__init__(database, fold, self._at_once, opener)
         self.storage = storage
         self.outside = Outside(self.record, storage)
         self._former = former(self.record)
@@ -84,6 +86,7 @@ class OutsideFold(DrivenFold[D]):
         if aside:
             async with self.record.connection.transaction():
                 await self.record.record_aside(self.record.connection, aside)
+        await self.record.register_ahead(steps[0].opened)
         await self.storage.apply(self.hold, steps)
         await self.record.at_once(steps[0].after, steps[-1].upto)
 
@@ -131,6 +134,8 @@ class OutsideFold(DrivenFold[D]):
                 replay: Replay[Any] = Replay(self.folding, connection, load, stuck=stuck)
                 await replay.run(waiting[start : start + self._at_once])
                 step = replay.step(checkpoint.position)
+                async with connection.transaction():
+                    await self.record.register(connection, step.opened)
                 wanted = replace(checkpoint, replayed=tuple(replay.done))
                 checkpoint = await self.storage.redo(place, wanted, step)
                 await self.outside.replayed(connection, replay.done)
