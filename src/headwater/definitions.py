@@ -197,9 +197,14 @@ class Definitions(SagaDefinitions, Installation, FeedsInstallation):
         types: Sequence[type[Event]],
         store: Store,
         on_failure: OnFailure = "park",
+        opens: Sequence[str] = (),
     ) -> FeedView:
-        """Declares a feed: events of these types, as they are, as typed rows in a store."""
-        feed = Feed(name, tuple(types), self._offered(store, "feed"), on_failure)
+        """Declares a feed: events of these types, as they are, as typed rows in a store.
+
+        ``opens`` names the personal fields that are there in clear; rows of a person who is forgotten are written anew.
+        """
+        where = self._offered(store, "feed")
+        feed = Feed(name, tuple(types), where, on_failure, tuple(sorted(set(opens))))
         for declared in feed.types:
             self.events.named(declared.name)
         self._unused(name)

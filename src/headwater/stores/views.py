@@ -60,7 +60,7 @@ def stored_views(
         stored[handle.name] = PostgresRows(relay, handle.view, fold)
     for feed in feeds:
         engine = cast("RowsEngine", engines[feed.store.name])
-        stored[feed.name] = DrivenFeed(relay, feed.feed, engine.rows, engine.every_seconds)
+        stored[feed.name] = DrivenFeed(relay, feed.feed, engine.rows, engine.every_seconds, opener)
     for publication, bus in publications:
         messages = cast("MessagesEngine", engines[bus.name]).messages
         stored[publication.name] = DrivenPublication(relay, publication, messages)

@@ -147,6 +147,15 @@ class OutsideDocuments(Storage, Protocol):
         ...
 
 
+@runtime_checkable
+class Rewritten(Protocol):
+    """Documents whose engine keeps on disk what was overwritten, until it writes its files anew."""
+
+    async def rewrite(self) -> str:
+        """Has the files written anew; what stays, where some does."""
+        ...
+
+
 class IndexReading(Protocol):
     """A view of stored indexes for checking them, and the documents that they follow from."""
 

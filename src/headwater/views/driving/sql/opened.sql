@@ -39,3 +39,10 @@ ORDER BY e.position
 
 -- name: wait_for_readers
 SET lock_timeout = '10s'
+
+-- name: give_back
+-- Whoever drives it learns of it when it renews, and writes nothing from the next fence on.
+UPDATE headwater.leases SET expires_at = '-infinity' WHERE name = %(view)s
+
+-- name: types
+SELECT e.position, e.type FROM headwater.events AS e WHERE e.position = ANY (%(positions)s)
