@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, TypeVar, Unpack, cast, overload
 
+from msgspec import Struct
 from psycopg import sql
 
 from headwater.commands import Accepted, Command, Rejection
@@ -31,8 +32,8 @@ from headwater.log.driver import (
     writer_on,
 )
 from headwater.log.enqueuing import Enqueue, Enqueued, JobOptions, at_once
-from headwater.log.writing import AppendOptions, Metadata, Seal, enqueue, group_of
-from headwater.personal import Forgetting
+from headwater.log.writing import AppendOptions, Metadata, enqueue, group_of
+from headwater.personal import Forgetting, PersonalData
 from headwater.readers.feeds import FeedView
 from headwater.readers.handles import FoldView, RowsView
 from headwater.readers.reading import DEFAULT_TIMEOUT_SECONDS, Reader
@@ -91,7 +92,7 @@ class App(Runnable):
         """A transaction on one of the app's own connections, for its tables and its facts."""
         whose = self.tenant_of(tenant)
         async with self._open.database("headwater_app").transaction(whose) as connection:
-            yield Transaction(connection, whose, self._open.personal.seal)
+            yield Transaction(connection, whose, self._open.personal)
 
     @property
     def deciding(self) -> Deciding:
@@ -122,6 +123,19 @@ class App(Runnable):
         """
         return await self._open.personal.seal(self.tenant_of(tenant), events)
 
+    async def seal_jobs(self, *jobs: Enqueue, tenant: str | None = None) -> Sequence[Enqueue]:
+        """Jobs with their personal arguments sealed, for `app.on(...)`; `app.enqueue` does so by itself.
+
+        Raises SubjectForgotten, KeyUnavailable, and SettingError where no master key is set.
+        """
+        return await self._open.personal.seal_jobs(self.tenant_of(tenant), jobs)
+
+    async def seal_fields(self, value: T, *, tenant: str | None = None) -> T:
+        """A struct with the fields sealed that its class marks as personal; anything else as it is. Raises as `seal`."""
+        if not isinstance(value, Struct):
+            return value
+        return await self._open.personal.seal_fields(self.tenant_of(tenant), value)
+
     async def open_sealed(self, value: T, *, tenant: str | None = None) -> T:
         """An event, document, row or list of them with the sealed texts in it opened, for the tenant.
 
@@ -148,6 +162,7 @@ class App(Runnable):
         Raises UnknownQueue and JobRefused.
         """
         whose, database = self.tenant_of(tenant), self._open.database("headwater_app")
+        jobs = tuple(await self._open.personal.seal_jobs(whose, jobs))
         async with database.connection() as connection:
             if at_once(jobs):  # one statement is a transaction of its own
                 return await enqueue(connection, whose, jobs, options)
@@ -183,6 +198,7 @@ class App(Runnable):
                     hint="Make the time a field of the command.",
                 )
             database = self._open.database("headwater_app")
+            command = await self._open.personal.seal_fields(whose, command)
             return await start_saga(
                 database, saga, command, whose, metadata, idempotency_key, within
             )
@@ -193,8 +209,10 @@ class App(Runnable):
     def _within(
         self, beside: Beside, tenant: str
     ) -> Callable[[Connection, Accepted], Awaitable[None]]:
-        seal = self._open.personal.seal
-        return lambda connection, accepted: beside(Transaction(connection, tenant, seal), accepted)
+        personal = self._open.personal
+        return lambda connection, accepted: beside(
+            Transaction(connection, tenant, personal), accepted
+        )
 
     async def query(
         self,
@@ -229,14 +247,20 @@ class App(Runnable):
 class Transaction(Writer):
     """A writer that also runs the application's own statements."""
 
-    def __init__(self, connection: Connection, tenant: str, seal: Seal) -> None:
+    def __init__(self, connection: Connection, tenant: str, personal: PersonalData) -> None:
         super().__init__(connection, tenant)
         self.connection = connection
-        self._seal = seal
+        self._personal = personal
 
     async def append(self, *events: Event | Fact, **options: Unpack[AppendOptions]) -> Written:
         """Appends events, their personal fields sealed; see Writer."""
-        return await super().append(*await self._seal(self._tenant, events), **options)
+        sealed = await self._personal.seal(self._tenant, events)
+        return await super().append(*sealed, **options)
+
+    async def enqueue(self, *jobs: Enqueue, **options: Unpack[JobOptions]) -> Enqueued:
+        """Creates jobs, their personal arguments sealed; see Writer."""
+        sealed = await self._personal.seal_jobs(self._tenant, jobs)
+        return await super().enqueue(*sealed, **options)
 
 
 Beside = Callable[[Transaction, Accepted], Awaitable[None]]

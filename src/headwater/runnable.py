@@ -194,6 +194,7 @@ class Runnable(Definitions):
             self.jobs,
             self._beside_jobs(),
             lease_seconds=lease_seconds,
+            opener=running.personal,
         )
         await work.start()
         try:

@@ -32,12 +32,8 @@ def personal_fields(cls: type[msgspec.Struct], schema: Mapping[str, Any]) -> dic
 
     Raises EventDefinitionError where a field or its subject is of no use for that.
     """
-    hints = get_type_hints(cls, include_extras=True)
-    found: dict[str, str] = {}
-    for name, hint in hints.items():
-        marks = [m for m in getattr(hint, "__metadata__", ()) if isinstance(m, Personal)]
-        if not marks:
-            continue
+    found = personal_marks(cls)
+    for name in found:
         given = schema["properties"].get(name)
         text: dict[str, Any] = {"type": "string"}
         if given not in (text, {"anyOf": [text, {"type": "null"}]}):
@@ -45,7 +41,6 @@ def personal_fields(cls: type[msgspec.Struct], schema: Mapping[str, Any]) -> dic
                 f"The personal field {cls.__name__}.{name} is not text.",
                 hint="Use str or str | None without limits: what is sealed is text.",
             )
-        found[name] = marks[0].subject
     for name, subject in found.items():
         if subject in found or subject not in schema["required"]:
             raise EventDefinitionError(
@@ -53,6 +48,16 @@ def personal_fields(cls: type[msgspec.Struct], schema: Mapping[str, Any]) -> dic
                 hint="Name a required field that is not personal itself, such as the customer's number.",
             )
     return found
+
+
+def personal_marks(annotated: Any) -> dict[str, str]:
+    """What a class or a function marks as personal: its fields or parameters, with the one that names the subject."""
+    hints = get_type_hints(annotated, include_extras=True)
+    marks = {
+        name: [m for m in getattr(hint, "__metadata__", ()) if isinstance(m, Personal)]
+        for name, hint in hints.items()
+    }
+    return {name: found[0].subject for name, found in marks.items() if found}
 
 
 def sealed_schema(schema: Mapping[str, Any], personal: Mapping[str, str]) -> dict[str, Any]:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
+
+import msgspec
 
 from headwater.errors import SettingError
 from headwater.events import Event, EventType
+from headwater.events.personal import personal_marks
 from headwater.log import Database, Fact, Written
+from headwater.log.enqueuing import Enqueue
 from headwater.log.writing import event_of
 from headwater.personal.forgetting import Forgetting, destroy_again
 from headwater.personal.keys import SubjectKeys
@@ -17,6 +21,8 @@ from headwater.personal.master import KeyService, MasterKeys
 from headwater.personal.places import Place
 from headwater.personal.sealing import Sealing
 from headwater.personal.signing import Signer
+
+S = TypeVar("S", bound=msgspec.Struct)
 
 
 class Secrets(Protocol):
@@ -92,6 +98,17 @@ class PersonalData:
         if any(_is_personal(item) for item in events):
             return await self.sealing.seal(tenant, events)
         return events
+
+    async def seal_jobs(self, tenant: str, jobs: Sequence[Enqueue]) -> Sequence[Enqueue]:
+        """The jobs, their personal arguments sealed."""
+        if any(job.personal for job in jobs):
+            return [await self.sealing.seal_job(tenant, job) for job in jobs]
+        return jobs
+
+    async def seal_fields(self, tenant: str, value: S) -> S:
+        """A struct, such as a command, with the fields sealed that it marks as personal."""
+        marks = personal_marks(type(value))
+        return await self.sealing.seal_fields(tenant, value, marks) if marks else value
 
     async def opened(self, tenant: str, texts: Collection[str]) -> dict[str, str]:
         """Sealed texts and what they open to; see Sealing. Raises SettingError where there is no master key."""

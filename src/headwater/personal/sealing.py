@@ -17,10 +17,12 @@ from headwater.errors import KeyUnavailable
 from headwater.events import Event, EventType
 from headwater.events.personal import is_sealed, key_of
 from headwater.log import Fact
+from headwater.log.enqueuing import Enqueue
 from headwater.log.writing import event_of
 from headwater.personal.keys import Key, SubjectKeys
 
 T = TypeVar("T")
+S = TypeVar("S", bound=msgspec.Struct)
 
 FORGOTTEN = "(forgotten)"
 """What a sealed text opens to once its person has been forgotten."""
@@ -52,6 +54,35 @@ class Sealing:
             return item
         event = msgspec.structs.replace(event, **changes)
         return msgspec.structs.replace(item, event=event) if isinstance(item, Fact) else event
+
+    async def seal_fields(self, tenant: str, value: S, marks: Mapping[str, str]) -> S:
+        """A struct with some fields sealed, each for the subject that another names. Raises as ``seal``."""
+        clear = {name: getattr(value, name) for name in marks}
+        changes = await self._seal_texts(
+            tenant, clear, {n: getattr(value, s) for n, s in marks.items()}
+        )
+        return msgspec.structs.replace(value, **changes) if changes else value
+
+    async def seal_job(self, tenant: str, job: Enqueue) -> Enqueue:
+        """A job with its personal arguments sealed. Raises as ``seal``."""
+        arguments = msgspec.json.decode(job.arguments)
+        clear = {name: arguments.get(name) for name in job.personal}
+        changes = await self._seal_texts(
+            tenant, clear, {n: arguments[s] for n, s in job.personal.items()}
+        )
+        if not changes:
+            return job
+        encoded = msgspec.json.encode(arguments | changes)
+        return msgspec.structs.replace(job, arguments=msgspec.Raw(encoded))
+
+    async def _seal_texts(
+        self, tenant: str, texts: Mapping[str, Any], subjects: Mapping[str, Any]
+    ) -> dict[str, str]:
+        clear = {n: text for n, text in texts.items() if text is not None and not is_sealed(text)}
+        if not clear:
+            return {}
+        keys = await self.keys.for_sealing(tenant, {str(subjects[name]) for name in clear})
+        return {name: sealed(keys[str(subjects[name])], text) for name, text in clear.items()}
 
     async def open(self, tenant: str, value: T) -> T:
         """A value with the sealed texts in it opened: an event, a document, a row, or lists of them.

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 from headwater.log import Database
+from headwater.personal.opener import Opener
 from headwater.readers.feeds import FeedView
 from headwater.readers.handles import FoldView, RowsView
 from headwater.stores.postgres.derived import DeciderOf
@@ -17,7 +18,6 @@ from headwater.views import StoredView
 from headwater.views.driving.feed import DrivenFeed
 from headwater.views.driving.messages import DrivenPublication
 from headwater.views.driving.outside_fold import OutsideFold
-from headwater.views.opening import Opener
 from headwater.views.publication import Publication
 from headwater.views.store import (
     DocumentsEngine,

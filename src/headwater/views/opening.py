@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 from uuid import UUID
 
 from headwater.errors import ViewDefinitionError
 from headwater.events import EventType
-
-
-class Opener(Protocol):
-    """Opens sealed texts."""
-
-    async def opened(self, tenant: str, texts: Collection[str]) -> Mapping[str, str]:
-        """What each text opens to; ``(forgotten)`` where its person is. Raises KeyUnavailable, SettingError."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

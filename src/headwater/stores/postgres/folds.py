@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from headwater.errors import InvalidEvent
 from headwater.log.database import Connection, Database
+from headwater.personal.opener import Opener
 from headwater.personal.places import Found, Person
 from headwater.relay import CannotApply
 from headwater.stores.postgres.derived import DeciderOf, DerivedEvents
@@ -20,7 +21,6 @@ from headwater.views.driving.record import SQL, snapshot
 from headwater.views.driving.replaying import Replay, concerned
 from headwater.views.driving.view import DrivenView
 from headwater.views.fold import Document, Fold, Key
-from headwater.views.opening import Opener
 from headwater.views.port import Report
 
 D = TypeVar("D", bound=Document)

@@ -13,6 +13,7 @@ from headwater.errors import DefinitionError, HeadwaterError, LeaseLost
 from headwater.log.copying import copied
 from headwater.log.database import Connection, Database
 from headwater.log.tasks import ended
+from headwater.personal.opener import Opener
 from headwater.personal.places import Found, Person
 from headwater.relay import Leases
 from headwater.views.batches import OutsideRows, Part, PurgedRows, RowsStep, StoredFile, Tended
@@ -22,7 +23,6 @@ from headwater.views.driving.opened_rows import OpenedRows
 from headwater.views.driving.purging import drop_others
 from headwater.views.driving.record import SQL
 from headwater.views.feed import Feed
-from headwater.views.opening import Opener
 from headwater.views.port import Report
 from headwater.views.storage import Place
 

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
 from headwater.log.database import Connection, Database
+from headwater.personal.opener import Opener
 from headwater.relay import Batch
 from headwater.views.definition import Explanation
 from headwater.views.documents import SetAside, Step
@@ -17,7 +18,6 @@ from headwater.views.driving.record import SQL, snapshot
 from headwater.views.driving.view import DrivenView
 from headwater.views.driving.work import Folding, NotApplied, Row, Work
 from headwater.views.fold import Document, Fold, Key
-from headwater.views.opening import Opener
 
 D = TypeVar("D", bound=Document)
 

@@ -15,9 +15,10 @@ from headwater.errors import SettingError
 from headwater.events import EventType
 from headwater.events.personal import key_of
 from headwater.personal import FORGOTTEN
+from headwater.personal.opener import Opener
 from headwater.views.driving.record import SQL
 from headwater.views.feed import Feed
-from headwater.views.opening import Opened, Opener
+from headwater.views.opening import Opened
 
 
 class OpenedRows:

@@ -11,8 +11,9 @@ from headwater.errors import SettingError
 from headwater.events import Event, EventType
 from headwater.events.personal import is_sealed, key_of
 from headwater.personal import FORGOTTEN
+from headwater.personal.opener import Opener
 from headwater.views.fold import FoldEvent
-from headwater.views.opening import Opened, Opener
+from headwater.views.opening import Opened
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from headwater.log.database import Connection, Database
+from headwater.personal.opener import Opener
 from headwater.personal.places import Found, Person
 from headwater.views.definition import Sample, Verification
 from headwater.views.documents import (
@@ -25,7 +26,6 @@ from headwater.views.driving.purging import AT_ONCE, drop_others, refolded
 from headwater.views.driving.record import SQL, ViewRecord, snapshot
 from headwater.views.driving.replaying import Replay, concerned
 from headwater.views.fold import Document, Fold, Key
-from headwater.views.opening import Opener
 from headwater.views.port import Report
 from headwater.views.storage import Hold, Place
 

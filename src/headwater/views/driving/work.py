@@ -11,12 +11,13 @@ import msgspec
 from headwater import errors
 from headwater.events import Event
 from headwater.log.reading import recorded
+from headwater.personal.opener import Opener
 from headwater.relay import Batch, CannotApply
 from headwater.views.documents import SetAside, Step
 from headwater.views.driving.opening import Opening
 from headwater.views.fold import Document, Failed, Fold, FoldEvent, Key, derive_all, evolve_all
 from headwater.views.indexes import Seen
-from headwater.views.opening import Opened, Opener
+from headwater.views.opening import Opened
 from headwater.views.storage import LastEvent
 
 D = TypeVar("D", bound=Document)
