@@ -34,6 +34,8 @@ from headwater.log.driver import (
 from headwater.log.enqueuing import Enqueue, Enqueued, JobOptions, at_once
 from headwater.log.writing import AppendOptions, Metadata, enqueue, group_of
 from headwater.personal import Forgetting, PersonalData
+from headwater.personal.answers import KeptAnswers
+from headwater.personal.places import Place
 from headwater.readers.feeds import FeedView
 from headwater.readers.handles import FoldView, RowsView
 from headwater.readers.reading import DEFAULT_TIMEOUT_SECONDS, Reader
@@ -148,7 +150,7 @@ class App(Runnable):
         operator, relay = self.database("headwater_operator"), self.database("headwater_relay")
         await operator.open()
         await relay.open()
-        places = [PurgedViews(relay, self._open.stored)]
+        places: list[Place] = [PurgedViews(relay, self._open.stored), KeptAnswers(operator)]
         return self._open.personal.forgetting(operator, self.append, self._told, places)
 
     async def _told(self, stream: str, tenant: str) -> list[Event]:

@@ -1,15 +1,18 @@
 """Jobs and sagas with a person's data: their arguments, results and records hold sealed text."""
 
-from __future__ import annotations
-
+from pathlib import Path
 from typing import Annotated
 
+import httpx
 import pytest
+from fastapi import Depends, FastAPI
 from jobs_shop import idle, states, until
 from msgspec import Struct
-from test_opening import ADA, BOB, Signed, make
+from starlette.responses import Response
+from test_opening import ADA, BOB, Signed, holding, make
 
 from headwater import Command, Retry, Saga
+from headwater.entrances.asgi import Idempotency, Once
 from headwater.errors import JobDefinitionError, JobRefused
 from headwater.events import Personal
 from headwater.events.personal import is_sealed
@@ -136,3 +139,49 @@ def test_what_cannot_be_a_personal_argument_is_refused(tmp_path):
 
         @app.job(queue=queue)
         async def nobody(mail: Annotated[str, Personal("customer")]) -> None: ...
+
+
+async def test_a_kept_answer_that_tells_of_somebody_is_another_once_they_are_forgotten(
+    own_server, tmp_path
+):
+    app = make(own_server, tmp_path)
+    api = FastAPI()
+    once = Idempotency("main")
+
+    @api.post("/people/{customer}")
+    async def sign(customer: str, mail: str, once: Annotated[Once, Depends(once)]) -> Response:
+        async with app.transaction() as tx:
+            if (first := await once.claim(tx.connection)) is not None:
+                return first
+            await tx.append(Signed(customer, mail))
+            return await once.settle(tx.connection, {"signed": mail})
+
+    async with (
+        app,
+        httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://x") as client,
+    ):
+        await app.deploy()
+
+        async def post(customer, mail):
+            sent = await client.post(
+                f"/people/{customer}?mail={mail}", headers={"Idempotency-Key": customer}
+            )
+            return sent.status_code, sent.json()
+
+        for _ in range(2):
+            assert await post("1", ADA) == (200, {"signed": ADA})
+            assert await post("2", BOB) == (200, {"signed": BOB})
+        certificate = await (await app.forgetting()).forget("1", "main")
+        assert certificate.holds
+        assert [
+            (f.purged, f.left, f.note) for f in certificate.places if f.where == "kept answers"
+        ] == [(1, 0, "")]
+        status, told = await post("1", ADA)
+        assert (status, told["code"]) == (410, "subject_forgotten")
+        assert await post("2", BOB) == (200, {"signed": BOB})
+        with own_server.admin() as admin:
+            admin.execute("VACUUM")
+            admin.execute("CHECKPOINT")
+        folder = Path(own_server.server.postgres.data_folder)
+        assert {path.parent.name for path in holding(folder, ADA)} <= {"pg_wal"}
+        assert holding(folder, BOB)

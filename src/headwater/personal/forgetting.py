@@ -36,8 +36,9 @@ _AT_ONCE = 1_000
 _WAL = """The key, wrapped by a master key, in WAL and backups from before {before}, until they expire. A database \
 restored from them destroys it again, by the ledger, before it is read."""
 _DEAD_ROW = "The same in a dead row of the table of keys, until Postgres vacuums it."
-_OWN = "What your own code opened and kept, and answers of your own endpoints, which are kept for 24 h."
-_REMAINS = (_WAL, _DEAD_ROW, _OWN)
+_SENT = "What was published or sent to webhooks before: sealed, so that nobody opens it. It cannot be called back."
+_OWN = "What your own code opened and kept, and what processes still have in memory."
+_REMAINS = (_WAL, _DEAD_ROW, _SENT, _OWN)
 
 
 class SubjectWasForgotten(Event, type="subject.forgotten", stream="erasure/{request}"):

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import base64
 import hmac
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
+from uuid import UUID
 
 import msgspec
 
@@ -19,6 +20,7 @@ from headwater.events.personal import is_sealed, key_of
 from headwater.log import Fact
 from headwater.log.enqueuing import Enqueue
 from headwater.log.writing import event_of
+from headwater.personal.answers import seen_now
 from headwater.personal.keys import Key, SubjectKeys
 
 T = TypeVar("T")
@@ -45,6 +47,7 @@ class Sealing:
         if not wanted:
             return list(events)
         keys = await self.keys.for_sealing(tenant, wanted)
+        _note(key.key_id for key in keys.values())
         return [self._sealed(item, keys) for item in events]
 
     def _sealed(self, item: Event | Fact, keys: Mapping[str, Key]) -> Event | Fact:
@@ -82,6 +85,7 @@ class Sealing:
         if not clear:
             return {}
         keys = await self.keys.for_sealing(tenant, {str(subjects[name]) for name in clear})
+        _note(key.key_id for key in keys.values())
         return {name: sealed(keys[str(subjects[name])], text) for name, text in clear.items()}
 
     async def open(self, tenant: str, value: T) -> T:
@@ -112,10 +116,17 @@ class Sealing:
         ids = {name: key_of(text) for name, text in names.items()}
         found = await self.keys.for_opening(tenant, list(ids.values()))
         keys = {name: found[key_id] for name, key_id in ids.items()}
+        _note(key.key_id for key in keys.values() if key is not None)
         return {
             text: FORGOTTEN if (key := keys[text[_KEY]]) is None else opened(key, text)
             for text in texts
         }
+
+
+def _note(key_ids: Iterable[UUID]) -> None:
+    seen = seen_now.get()
+    if seen is not None:
+        seen.update(key_ids)
 
 
 def _clear(event: Event) -> Iterator[tuple[str, str, str]]:
