@@ -21,7 +21,7 @@ from headwater.errors import (
     DefinitionError,
     TenantMissing,
 )
-from headwater.events import Event
+from headwater.events import Event, Recorded
 from headwater.log import Fact, LogReader, SharedCommits, Token, Writer, Written
 from headwater.log.database import Connection
 from headwater.log.driver import (
@@ -35,6 +35,7 @@ from headwater.log.enqueuing import Enqueue, Enqueued, JobOptions, at_once
 from headwater.log.writing import AppendOptions, Metadata, enqueue, group_of
 from headwater.personal import Forgetting, PersonalData
 from headwater.personal.answers import KeptAnswers
+from headwater.personal.blind import BlindIndexes
 from headwater.personal.places import Place
 from headwater.readers.feeds import FeedView
 from headwater.readers.handles import FoldView, RowsView
@@ -145,12 +146,33 @@ class App(Runnable):
         """
         return await self._open.personal.sealing.open(self.tenant_of(tenant), value)
 
+    async def blind(self, index: str, text: str, *, tenant: str | None = None) -> str:
+        """The key that events carry whose field says this text, for `over(..., key=...)` and `find`.
+
+        Fields are in an index by `Personal("customer", blind="mail")`. Raises KeyUnavailable, SettingError.
+        """
+        return await self._open.personal.sealing.blind(self.tenant_of(tenant), index, text)
+
+    async def find(
+        self, index: str, text: str, *, tenant: str | None = None
+    ) -> list[Recorded[Event]]:
+        """The events of which a field in the blind index says this text, in order, sealed as they are.
+
+        Those of persons who were forgotten are not found. Raises as `blind`.
+        """
+        whose = self.tenant_of(tenant)
+        return await self.log.with_key(await self.blind(index, text, tenant=whose), tenant=whose)
+
     async def forgetting(self) -> Forgetting:
         """Forgets persons, as an operator. Raises SettingError where a key or the ledger is not set."""
         operator, relay = self.database("headwater_operator"), self.database("headwater_relay")
         await operator.open()
         await relay.open()
-        places: list[Place] = [PurgedViews(relay, self._open.stored), KeptAnswers(operator)]
+        places: list[Place] = [
+            PurgedViews(relay, self._open.stored),
+            KeptAnswers(operator),
+            BlindIndexes(operator),
+        ]
         return self._open.personal.forgetting(operator, self.append, self._told, places)
 
     async def _told(self, stream: str, tenant: str) -> list[Event]:

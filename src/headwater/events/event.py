@@ -18,7 +18,7 @@ from msgspec.structs import fields as struct_fields
 
 from headwater.errors import EventDefinitionError, InvalidEvent, UnknownEventType
 from headwater.events.pattern import Pattern
-from headwater.events.personal import personal_fields, sealed_schema
+from headwater.events.personal import blind_indexes, personal_fields, sealed_schema
 from headwater.events.relations import Relation
 from headwater.events.schema import Schema, relation_of, schema_of
 from headwater.events.upcasting import Step, Steps, Upcasting
@@ -92,6 +92,8 @@ class EventType:
     upcasting: Upcasting
     personal: Mapping[str, str]
     """Personal fields, with the field that names each one's subject."""
+    blind: Mapping[str, str]
+    """Those that are found by what they say, with the name of the index."""
 
     @staticmethod
     @cache
@@ -101,12 +103,13 @@ class EventType:
         Raises EventDefinitionError where the class's names or fields are not well formed.
         """
         name, pattern, version, keys, upcasts = event_class.__declared__
-        schema, personal = event_class.__dict__.get("__registered__"), {}
+        schema, personal, blind = event_class.__dict__.get("__registered__"), {}, {}
         if schema is None:  # what is registered, the database has checked
             schema = schema_of(event_class)
             _check_names(event_class, name, pattern, version, schema)
             _check_keys(event_class, keys)
             personal = personal_fields(event_class, schema)
+            blind = blind_indexes(event_class)
             _check_personal(event_class, personal, pattern, keys)
             schema = sealed_schema(schema, personal)
             _check_upcasts(event_class, version, upcasts)
@@ -128,6 +131,7 @@ class EventType:
             key_names,
             upcasting,
             personal,
+            blind,
         )
 
     @staticmethod

@@ -19,12 +19,18 @@ from headwater.errors import EventDefinitionError
 SEALED = re.compile(r"hw1\.[A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{38,}")
 """The layout of sealed text: a version, the key's id, and the nonce with the sealed bytes."""
 
+_INDEX = re.compile(r"[a-z][a-z0-9_]{0,39}")
+
 
 @dataclass(frozen=True, slots=True)
 class Personal:
-    """Marks a field of a person, whom another field names: ``mail: Annotated[str, Personal("customer")]``."""
+    """Marks a field of a person, whom another field names: ``mail: Annotated[str, Personal("customer")]``.
+
+    With ``blind`` its events are found by what the text says, in the index of that name.
+    """
 
     subject: str
+    blind: str | None = None
 
 
 def personal_fields(cls: type[msgspec.Struct], schema: Mapping[str, Any]) -> dict[str, str]:
@@ -52,12 +58,28 @@ def personal_fields(cls: type[msgspec.Struct], schema: Mapping[str, Any]) -> dic
 
 def personal_marks(annotated: Any) -> dict[str, str]:
     """What a class or a function marks as personal: its fields or parameters, with the one that names the subject."""
+    return {name: mark.subject for name, mark in _marks(annotated).items()}
+
+
+def blind_indexes(annotated: Any) -> dict[str, str]:
+    """The fields that are found by what they say, with the name of the index. Raises EventDefinitionError."""
+    found = {name: mark.blind for name, mark in _marks(annotated).items() if mark.blind is not None}
+    for name, index in found.items():
+        if not _INDEX.fullmatch(index):
+            raise EventDefinitionError(
+                f"The blind index {index!r} of {annotated.__name__}.{name} has a malformed name.",
+                hint="Use up to 40 lower-case letters, digits and underscores, a letter first.",
+            )
+    return found
+
+
+def _marks(annotated: Any) -> dict[str, Personal]:
     hints = get_type_hints(annotated, include_extras=True)
     marks = {
         name: [m for m in getattr(hint, "__metadata__", ()) if isinstance(m, Personal)]
         for name, hint in hints.items()
     }
-    return {name: found[0].subject for name, found in marks.items() if found}
+    return {name: found[0] for name, found in marks.items() if found}
 
 
 def sealed_schema(schema: Mapping[str, Any], personal: Mapping[str, str]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from headwater.log import Fact
 from headwater.log.enqueuing import Enqueue
 from headwater.log.writing import event_of
 from headwater.personal.answers import seen_now
+from headwater.personal.blind import blind, index_key
 from headwater.personal.keys import Key, SubjectKeys
 
 T = TypeVar("T")
@@ -48,15 +49,31 @@ class Sealing:
             return list(events)
         keys = await self.keys.for_sealing(tenant, wanted)
         _note(key.key_id for key in keys.values())
-        return [self._sealed(item, keys) for item in events]
+        is_blind = any(EventType.of(type(event_of(item))).blind for item in events)
+        index = await index_key(self.keys, tenant) if is_blind else None
+        return [self._sealed(item, keys, index) for item in events]
 
-    def _sealed(self, item: Event | Fact, keys: Mapping[str, Key]) -> Event | Fact:
+    def _sealed(
+        self, item: Event | Fact, keys: Mapping[str, Key], index: Key | None
+    ) -> Event | Fact:
         event = event_of(item)
-        changes = {name: sealed(keys[subject], text) for name, subject, text in _clear(event)}
+        changes, found = {}, []
+        indexes = EventType.of(type(event)).blind
+        for name, subject, text in _clear(event):
+            changes[name] = sealed(keys[subject], text)
+            if index is not None and name in indexes:
+                found.append(blind(index, indexes[name], text))
         if not changes:
             return item
         event = msgspec.structs.replace(event, **changes)
+        if found:
+            fact = item if isinstance(item, Fact) else Fact(event=event)
+            return msgspec.structs.replace(fact, event=event, blind=(*fact.blind, *found))
         return msgspec.structs.replace(item, event=event) if isinstance(item, Fact) else event
+
+    async def blind(self, tenant: str, name: str, text: str) -> str:
+        """The key that events carry whose field in that index says so. Raises KeyUnavailable."""
+        return blind(await index_key(self.keys, tenant), name, text)
 
     async def seal_fields(self, tenant: str, value: S, marks: Mapping[str, str]) -> S:
         """A struct with some fields sealed, each for the subject that another names. Raises as ``seal``."""
