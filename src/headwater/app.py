@@ -32,7 +32,7 @@ from headwater.log.driver import (
     writer_on,
 )
 from headwater.log.enqueuing import Enqueue, Enqueued, JobOptions, at_once
-from headwater.log.writing import AppendOptions, Metadata, enqueue, group_of
+from headwater.log.writing import AppendOptions, Group, Metadata, enqueue, group_of
 from headwater.personal import Forgetting, PersonalData
 from headwater.personal.answers import KeptAnswers
 from headwater.personal.blind import BlindIndexes
@@ -125,6 +125,13 @@ class App(Runnable):
         Raises SubjectForgotten, KeyUnavailable, and SettingError where no master key is set.
         """
         return await self._open.personal.seal(self.tenant_of(tenant), events)
+
+    async def seal_group(self, group: Group) -> None:
+        """Seals the personal fields of events that came as JSON, of the app's types, in place. Raises as `seal`.
+
+        Without a master key they stay as they are, and the log refuses them.
+        """
+        await self._open.personal.seal_group(group, self.events)
 
     async def seal_jobs(self, *jobs: Enqueue, tenant: str | None = None) -> Sequence[Enqueue]:
         """Jobs with their personal arguments sealed, for `app.on(...)`; `app.enqueue` does so by itself.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated
 
+import msgspec
 import pytest
 from test_opening import ADA, make
 
@@ -12,6 +13,7 @@ from headwater import Accepted, App, Command, Document, Event, Rejection, over
 from headwater.errors import EventDefinitionError
 from headwater.events import EventType, Personal
 from headwater.events.personal import is_sealed
+from tests.support.web import CLOUD_EVENT, NDJSON, serving_of
 
 pytestmark = pytest.mark.postgres
 
@@ -116,3 +118,63 @@ def test_an_index_with_a_malformed_name_is_refused():
     with pytest.raises(EventDefinitionError, match="malformed name"):
         EventType.of(Named)
     assert App("people", events=[Opened]).events.named("account.opened").blind == {"mail": "mail"}
+
+
+async def test_what_comes_by_http_is_sealed_on_its_way(database18, tmp_path):
+    app = make(database18, tmp_path)
+    app.events.add(Opened)
+
+    def line(account, **data):
+        data = {"account": account, "mail": None, "name": None} | data
+        return {"stream": f"account/{account}", "type": "account.opened", "data": data}
+
+    def sent(*lines):
+        return b"\n".join(map(msgspec.json.encode, lines))
+
+    async with app, serving_of(app) as client:
+        for _ in range(2):  # a repeated request is recognised
+            answer = await client.post(
+                "/v1/events",
+                content=sent(line("1", mail=ADA, name="Ada"), line("2", mail="b@x")),
+                headers=NDJSON | {"Idempotency-Key": "k"},
+            )
+            assert answer.status_code in {200, 201}, answer.text
+        cloud = {
+            "specversion": "1.0",
+            "id": "c",
+            "source": "x",
+            "type": "account.opened",
+            "subject": "account/3",
+            "data": line("3", mail=ADA)["data"],
+        }
+        assert (await client.post("/v1/events", json=cloud, headers=CLOUD_EVENT)).status_code in {
+            200,
+            201,
+        }
+        for bad in ({"mail": 7}, {"mail": None}, {"account": None, "mail": ADA}):
+            refused = await client.post(
+                "/v1/events",
+                content=sent(line("4") | {"data": {"account": "4", "name": None} | bad}),
+                headers=NDJSON,
+            )
+            assert refused.status_code == 422, refused.text
+            assert ADA not in refused.text
+        assert [each.event.account for each in await app.find("mail", ADA)] == ["1", "3"]
+        read = (await client.get("/v1/events")).text
+        assert "hw1." in read
+        assert ADA not in read
+        await (await app.forgetting()).forget("1", "main")
+    async with make(database18, tmp_path) as fresh:
+        fresh.events.add(Opened)
+        async with serving_of(fresh) as client:
+            gone = await client.post(
+                "/v1/events", content=sent(line("1", mail=ADA)), headers=NDJSON
+            )
+            assert (gone.status_code, gone.json()["code"]) == (410, "subject_forgotten")
+    async with make(database18, tmp_path, master_key="") as keyless:
+        keyless.events.add(Opened)
+        async with serving_of(keyless) as client:
+            refused = await client.post(
+                "/v1/events", content=sent(line("5", mail="c@x")), headers=NDJSON
+            )
+            assert refused.status_code == 422

@@ -18,7 +18,12 @@ from msgspec.structs import fields as struct_fields
 
 from headwater.errors import EventDefinitionError, InvalidEvent, UnknownEventType
 from headwater.events.pattern import Pattern
-from headwater.events.personal import blind_indexes, personal_fields, sealed_schema
+from headwater.events.personal import (
+    blind_indexes,
+    personal_fields,
+    sealed_properties,
+    sealed_schema,
+)
 from headwater.events.relations import Relation
 from headwater.events.schema import Schema, relation_of, schema_of
 from headwater.events.upcasting import Step, Steps, Upcasting
@@ -118,6 +123,7 @@ class EventType:
             )
         else:  # of any version, what it lacks unset
             upcasting = Upcasting(version)
+            personal = sealed_properties(schema)
         decoder = msgspec.json.Decoder(event_class)
         stream, key_names = Pattern.of(pattern), tuple(map(Pattern.of, keys))
         return EventType(

@@ -92,6 +92,15 @@ def sealed_schema(schema: Mapping[str, Any], personal: Mapping[str, str]) -> dic
     return {**schema, "properties": properties}
 
 
+def sealed_properties(schema: Mapping[str, Any]) -> dict[str, str]:
+    """The personal fields of a schema as the database has it, with the field that names each one's subject."""
+    options = {
+        name: [o for o in field.get("anyOf", (field,)) if o.get("format") == "sealed"]
+        for name, field in schema["properties"].items()
+    }
+    return {name: found[0]["subject"] for name, found in options.items() if found}
+
+
 def is_sealed(value: object) -> bool:
     """Whether a value is sealed text, by its layout."""
     if not isinstance(value, str) or not value.startswith("hw1."):

@@ -9,11 +9,11 @@ from typing import Protocol, TypeVar
 import msgspec
 
 from headwater.errors import SettingError
-from headwater.events import Event, EventType
+from headwater.events import Event, EventType, EventTypes
 from headwater.events.personal import personal_marks
 from headwater.log import Database, Fact, Written
 from headwater.log.enqueuing import Enqueue
-from headwater.log.writing import event_of
+from headwater.log.writing import Group, event_of
 from headwater.personal.forgetting import Forgetting, destroy_again
 from headwater.personal.keys import SubjectKeys
 from headwater.personal.ledger import Gone, Ledger
@@ -98,6 +98,22 @@ class PersonalData:
         if any(_is_personal(item) for item in events):
             return await self.sealing.seal(tenant, events)
         return events
+
+    async def seal_group(self, group: Group, types: EventTypes) -> None:
+        """Seals the personal fields of events that came as JSON, of types that are known here, in place.
+
+        What has another shape stays as it is: the database refuses it. So does everything where there is no master
+        key. Raises SubjectForgotten and KeyUnavailable.
+        """
+        known = {declared.name: declared for declared in types}
+        personal = {name: found for name in set(group.types) if (found := known.get(name)) and found.personal}  # fmt: skip
+        if personal and self._can_seal:
+            await self.sealing.seal_group(group, personal)
+
+    @property
+    def _can_seal(self) -> bool:
+        secrets = self._secrets
+        return bool(self._service or secrets.master_key or secrets.master_key_file)
 
     async def seal_jobs(self, tenant: str, jobs: Sequence[Enqueue]) -> Sequence[Enqueue]:
         """The jobs, their personal arguments sealed."""

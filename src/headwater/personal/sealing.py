@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hmac
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -19,7 +20,7 @@ from headwater.events import Event, EventType
 from headwater.events.personal import is_sealed, key_of
 from headwater.log import Fact
 from headwater.log.enqueuing import Enqueue
-from headwater.log.writing import event_of
+from headwater.log.writing import Group, event_of
 from headwater.personal.answers import seen_now
 from headwater.personal.blind import blind, index_key
 from headwater.personal.keys import Key, SubjectKeys
@@ -82,6 +83,30 @@ class Sealing:
             tenant, clear, {n: getattr(value, s) for n, s in marks.items()}
         )
         return msgspec.structs.replace(value, **changes) if changes else value
+
+    async def seal_group(self, group: Group, personal: Mapping[str, EventType]) -> None:
+        """Seals events of these types that are JSON still, in place, as ``seal`` does. Raises as it."""
+        read: dict[int, dict[str, msgspec.Raw]] = {}
+        clear: dict[tuple[int, str], tuple[str, str]] = {}
+        for number, (kind, data) in enumerate(zip(group.types, group.data, strict=True)):
+            if kind in personal:
+                with suppress(msgspec.MsgspecError):
+                    read[number] = _fields.decode(data)
+                    for field, subject, text in _clear_in(read[number], personal[kind].personal):
+                        clear[number, field] = subject, text
+        if not clear:
+            return
+        keys = await self.keys.for_sealing(group.tenant, {subject for subject, _ in clear.values()})
+        is_blind = any(declared.blind for declared in personal.values())
+        index = await index_key(self.keys, group.tenant) if is_blind else None
+        for (number, field), (subject, text) in clear.items():
+            read[number][field] = msgspec.Raw(msgspec.json.encode(sealed(keys[subject], text)))
+            name = personal[group.types[number]].blind.get(field)
+            if index is not None and name is not None:
+                carried = msgspec.json.decode(group.keys[number] or b"[]")
+                group.keys[number] = msgspec.json.encode([*carried, blind(index, name, text)])
+        for number in {number for number, _ in clear}:
+            group.data[number] = msgspec.json.encode(read[number])
 
     async def seal_job(self, tenant: str, job: Enqueue) -> Enqueue:
         """A job with its personal arguments sealed. Raises as ``seal``."""
@@ -152,6 +177,20 @@ def _clear(event: Event) -> Iterator[tuple[str, str, str]]:
         text = getattr(event, name)
         if text is not None and not is_sealed(text):
             yield name, str(getattr(event, subject)), text
+
+
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])  # what is not sealed stays as it was written
+
+
+def _clear_in(
+    data: Mapping[str, msgspec.Raw], personal: Mapping[str, str]
+) -> Iterator[tuple[str, str, str]]:
+    """As ``_clear``, of an event that is JSON still; fields of another shape are passed by."""
+    for name, subject in personal.items():
+        if name in data and subject in data:
+            text, whose = msgspec.json.decode(data[name]), msgspec.json.decode(data[subject])
+            if isinstance(text, str) and not is_sealed(text) and isinstance(whose, (str, int)):
+                yield name, str(whose), text
 
 
 def sealed(key: Key, text: str) -> str:
