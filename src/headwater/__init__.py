@@ -12,6 +12,7 @@ from headwater.readers.history import Moment
 from headwater.sagas import Saga, Undo
 from headwater.views import Document
 from headwater.views.indexes import Counter, Distinct, Places, Ranking
+from headwater.views.purpose import Purpose
 
 __all__ = [
     "Accepted",
@@ -32,6 +33,7 @@ __all__ = [
     "Metric",
     "Moment",
     "Places",
+    "Purpose",
     "Ranking",
     "Recorded",
     "Rejection",

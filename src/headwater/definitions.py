@@ -30,6 +30,7 @@ from headwater.views.derivation import Derivation, check_loops
 from headwater.views.feed import Feed
 from headwater.views.indexes import Index
 from headwater.views.publication import Publication
+from headwater.views.purpose import Purpose
 from headwater.views.store import Store, Transform, name_of
 
 
@@ -61,6 +62,7 @@ class Definitions(SagaDefinitions, Installation, FeedsInstallation):
         store: Store | None = None,
         indexes: Sequence[Index] = (),
         opens: Sequence[str] = (),
+        purpose: Purpose | None = None,
     ) -> Callable[[Callable[..., D | None]], FoldView[D]]:
         """Declares a fold: ``def orders(state: Order, event: Placed | Voided) -> Order | None``.
 
@@ -69,7 +71,8 @@ class Definitions(SagaDefinitions, Installation, FeedsInstallation):
         alone; raise ``version`` when code that it calls has changed. ``store`` is where the documents
         are; without one, in the log's database. ``indexes`` are kept beside them, where the store offers it.
         ``opens`` names the personal fields that the function gets in clear, and ``(forgotten)`` once the person
-        is: then documents that hold such text are folded again.
+        is: then documents that hold such text are folded again. With a ``purpose`` it has documents of those who agree to
+        it, from when they agree until they take it back.
         """
         where = None if store is None else self._offered(store, "fold")
         if indexes and store is None:
@@ -83,7 +86,7 @@ class Definitions(SagaDefinitions, Installation, FeedsInstallation):
         def declare(evolve: Callable[..., D | None]) -> FoldView[D]:
             fold = Fold.of(
                 evolve, name=name, key=key, on_failure=on_failure, version=version, store=where,
-                indexes=indexes, opens=opens,
+                indexes=indexes, opens=opens, purpose=purpose,
             )  # fmt: skip
             return self.declare(fold, store)
 
@@ -98,6 +101,11 @@ class Definitions(SagaDefinitions, Installation, FeedsInstallation):
         folds as ``view`` does and appends what it derives, in one commit; a rebuild derives nothing again.
         Raises DefinitionError where a type of event would follow from itself.
         """
+        if view.fold.purpose is not None:
+            raise ViewDefinitionError(
+                f"{view.name!r} is for a purpose, and what is derived from it would be for others too.",
+                hint="Derive from a fold without a purpose.",
+            )
         if view.fold.opens:
             raise ViewDefinitionError(
                 f"{view.name!r} opens personal fields, and what is derived from it would hold them in clear.",
@@ -176,6 +184,11 @@ class Definitions(SagaDefinitions, Installation, FeedsInstallation):
             keep_seconds=keep_seconds,
         )
         for read in view.query.reads if view.query.over_documents else ():
+            if self._folds[read].fold.purpose is not None:
+                raise ViewDefinitionError(
+                    f"The view {name!r} reads the documents of {read!r}, which is for a purpose.",
+                    hint="Read the fold itself: it follows who agrees.",
+                )
             if self._folds[read].fold.opens:
                 raise ViewDefinitionError(
                     f"The view {name!r} reads the documents of {read!r}, which opens personal fields.",
@@ -245,10 +258,10 @@ class Definitions(SagaDefinitions, Installation, FeedsInstallation):
 
         def declare(decide: Callable[..., Any]) -> Decider[Any]:
             folds = [one.fold for one in sources if isinstance(one.fold, Fold)]
-            if opening := [fold.name for fold in folds if fold.opens]:
+            if opening := [fold.name for fold in folds if fold.opens or fold.purpose]:
                 raise CommandDefinitionError(
-                    f"{opening[0]!r} opens personal fields, and decisions are made on what is sealed.",
-                    hint="Decide on a fold that opens nothing.",
+                    f"{opening[0]!r} opens personal fields or is for a purpose, and decisions are made on neither.",
+                    hint="Decide on a fold that opens nothing and has no purpose.",
                 )
             decider = Decider.of(decide, sources, name=name)
             for event in decider.events:

@@ -31,6 +31,7 @@ from headwater.relay import OnFailure
 from headwater.views.definition import Definition
 from headwater.views.indexes import Distinct, Index, check_indexes, name_of_index
 from headwater.views.opening import check_opens
+from headwater.views.purpose import Purpose
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))
@@ -72,7 +73,8 @@ class Fold(Generic[D]):
 
     For each key, ``evolve(state, event)`` gives the next state, None to remove the document. A third parameter, where the function has one, receives the whole
     ``Recorded`` event. ``derive`` gives the events, or commands, that follow from a change. ``indexes`` are kept beside the documents. ``version`` is raised when code that ``evolve`` calls has changed. ``store`` names a store outside the log's database.
-    ``opens`` names the personal fields that the function gets in clear.
+    ``opens`` names the personal fields that the function gets in clear. With a ``purpose`` there is a document for whoever
+    agrees to it, from then on.
     """
 
     name: str
@@ -87,6 +89,9 @@ class Fold(Generic[D]):
     derive: Derive | None = None
     indexes: tuple[Index, ...] = ()
     opens: tuple[str, ...] = ()
+    purpose: Purpose | None = None
+    takes: tuple[type[Event], ...] = ()
+    """The types that the function takes: of a view for a purpose, not those that only say who agrees."""
 
     @staticmethod
     def of(
@@ -99,6 +104,7 @@ class Fold(Generic[D]):
         store: str | None = None,
         indexes: Sequence[Index] = (),
         opens: Sequence[str] = (),
+        purpose: Purpose | None = None,
     ) -> Fold[D]:
         """The fold of an annotated function. Raises ViewDefinitionError."""
         view = name or evolve.__name__
@@ -111,10 +117,12 @@ class Fold(Generic[D]):
             )
         state, annotated = hints[parameters[0]], hints[parameters[1]]
         union = get_origin(annotated) in {Union, types.UnionType}
-        events = get_args(annotated) if union else (annotated,)
+        takes = get_args(annotated) if union else (annotated,)
+        agreeing = () if purpose is None else (purpose.given, purpose.withdrawn)
+        events = tuple(dict.fromkeys((*takes, *agreeing)))
         fold = Fold(
             view, key, state, evolve, events, len(parameters) == 3, on_failure, version, store,
-            indexes=tuple(indexes), opens=tuple(sorted(set(opens))),
+            indexes=tuple(indexes), opens=tuple(sorted(set(opens))), purpose=purpose, takes=takes,
         )  # fmt: skip
         fold.check()
         return fold
@@ -149,6 +157,8 @@ class Fold(Generic[D]):
                     hint="A fold's key is a required field of every event that it reads.",
                 )
         check_opens(self.name, self.opens, self.types)
+        if self.purpose is not None:
+            self.purpose.check(self.name, self.key, self.opens, self.types)
         if self.opens and any(isinstance(index, Distinct) for index in self.indexes):
             raise ViewDefinitionError(
                 f"The fold {self.name!r} opens personal fields and counts distinct values.",
@@ -174,6 +184,8 @@ class Fold(Generic[D]):
             content["indexes"] = sorted(map(name_of_index, self.indexes))
         if self.opens:
             content["opens"] = list(self.opens)
+        if self.purpose is not None:
+            content["purpose"] = self.purpose.definition
         return Definition(self.name, "fold", content)
 
     @cached_property
@@ -254,6 +266,17 @@ def evolve_all(
     evolve, initial = fold.evolve, fold.state()
     for item in events:
         state = states.get(item.key)
+        if fold.purpose is not None:
+            said = fold.purpose.said(item.event)
+            if said == "given" and state is None:
+                state = initial
+            if said == "withdrawn":
+                state = None
+            if said is not None:
+                states[item.key] = state
+                yield item.key
+            if state is None or type(item.event) not in fold.takes:
+                continue
         try:
             arguments = (initial if state is None else state, item.event)
             changed = (
@@ -267,7 +290,8 @@ def evolve_all(
                     index.entry(changed)  # what it cannot hold cannot be applied
         except Exception as error:
             raise Failed(item.position, _reason(fold, error)) from error
-        states[item.key] = changed
+        # Whether somebody agrees is told by whether there is a document.
+        states[item.key] = initial if changed is None and fold.purpose is not None else changed
         yield item.key
 
 
