@@ -18,7 +18,7 @@ from headwater.errors import (
     ViewDefinitionError,
 )
 from headwater.events import Event, EventType, EventTypes
-from headwater.personal import SubjectWasForgotten
+from headwater.personal import RetentionApplied, SubjectWasForgotten
 from headwater.readers.feeds import FeedView
 from headwater.readers.feeds import Installation as FeedsInstallation
 from headwater.readers.handles import D, FoldView, Installation, R, RowsView
@@ -42,7 +42,7 @@ class Definitions(SagaDefinitions, Installation, FeedsInstallation):
         self.name = name
         declared = list(events)
         if any(EventType.of(event).personal for event in declared):
-            declared.append(SubjectWasForgotten)
+            declared += [SubjectWasForgotten, RetentionApplied]
         self.events = EventTypes(dict.fromkeys(declared))
         self._folds: dict[str, FoldView[Any]] = {}
         self._rows: dict[str, RowsView[Any]] = {}

@@ -20,6 +20,7 @@ from headwater.errors import EventDefinitionError, InvalidEvent, UnknownEventTyp
 from headwater.events.pattern import Pattern
 from headwater.events.personal import (
     blind_indexes,
+    kept_days,
     personal_fields,
     sealed_properties,
     sealed_schema,
@@ -99,6 +100,8 @@ class EventType:
     """Personal fields, with the field that names each one's subject."""
     blind: Mapping[str, str]
     """Those that are found by what they say, with the name of the index."""
+    kept_days: Mapping[str, int]
+    """Those that nobody can open after so many days."""
 
     @staticmethod
     @cache
@@ -108,13 +111,14 @@ class EventType:
         Raises EventDefinitionError where the class's names or fields are not well formed.
         """
         name, pattern, version, keys, upcasts = event_class.__declared__
-        schema, personal, blind = event_class.__dict__.get("__registered__"), {}, {}
+        schema, personal = event_class.__dict__.get("__registered__"), {}
+        blind, kept = {}, {}
         if schema is None:  # what is registered, the database has checked
             schema = schema_of(event_class)
             _check_names(event_class, name, pattern, version, schema)
             _check_keys(event_class, keys)
             personal = personal_fields(event_class, schema)
-            blind = blind_indexes(event_class)
+            blind, kept = blind_indexes(event_class), kept_days(event_class)
             _check_personal(event_class, personal, pattern, keys)
             schema = sealed_schema(schema, personal)
             _check_upcasts(event_class, version, upcasts)
@@ -138,6 +142,7 @@ class EventType:
             upcasting,
             personal,
             blind,
+            kept,
         )
 
     @staticmethod

@@ -19,6 +19,8 @@ from headwater.errors import EventDefinitionError
 SEALED = re.compile(r"hw1\.[A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{38,}")
 """The layout of sealed text: a version, the key's id, and the nonce with the sealed bytes."""
 
+WEEK_DAYS = 7
+"""Texts that are kept for a time share a key with those of the same person and week."""
 _INDEX = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 
@@ -26,11 +28,13 @@ _INDEX = re.compile(r"[a-z][a-z0-9_]{0,39}")
 class Personal:
     """Marks a field of a person, whom another field names: ``mail: Annotated[str, Personal("customer")]``.
 
-    With ``blind`` its events are found by what the text says, in the index of that name.
+    With ``blind`` its events are found by what the text says, in the index of that name. After ``keep_days``, or up to a
+    week less, nobody can open it any more.
     """
 
     subject: str
     blind: str | None = None
+    keep_days: int | None = None
 
 
 def personal_fields(cls: type[msgspec.Struct], schema: Mapping[str, Any]) -> dict[str, str]:
@@ -71,6 +75,18 @@ def blind_indexes(annotated: Any) -> dict[str, str]:
                 hint="Use up to 40 lower-case letters, digits and underscores, a letter first.",
             )
     return found
+
+
+def kept_days(annotated: Any) -> dict[str, int]:
+    """The fields that are kept for a time, with how many days. Raises EventDefinitionError."""
+    marks = _marks(annotated)
+    for name, mark in marks.items():
+        if mark.keep_days is not None and (mark.keep_days < WEEK_DAYS or mark.blind is not None):
+            raise EventDefinitionError(
+                f"The personal field {annotated.__name__}.{name} cannot be kept for {mark.keep_days} days.",
+                hint=f"Keep it for {WEEK_DAYS} days or longer, and without a blind index, which would stay.",
+            )
+    return {name: mark.keep_days for name, mark in marks.items() if mark.keep_days is not None}
 
 
 def _marks(annotated: Any) -> dict[str, Personal]:

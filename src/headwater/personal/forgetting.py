@@ -108,9 +108,9 @@ class Forgetting:
         asked = {"tenant": tenant, "subject": subject}
         request, key_id = await self._request(asked, reason)
         await self._note(key_id, request)
-        key_id, at = await self._destroy(asked, key_id, request)
+        key_id, at, kept = await self._destroy(asked, key_id, request)
         await self._tell(asked, request, key_id, at)
-        purged = await self._purge(Person(tenant, subject, key_id))
+        purged = await self._purge([Person(tenant, subject, each) for each in (key_id, *kept)])
         return await self._certify(asked, request, purged)
 
     async def _request(self, asked: Asked, reason: str | None) -> tuple[UUID, UUID]:
@@ -125,16 +125,23 @@ class Forgetting:
     async def _note(self, key_id: UUID, request: UUID) -> None:
         await asyncio.to_thread(self.ledger.add, self.log_id, key_id, request)
 
-    async def _destroy(self, asked: Asked, key_id: UUID, request: UUID) -> tuple[UUID, datetime]:
-        """Destroys the key; its id, and when that was. One that was made meanwhile goes into the ledger too."""
+    async def _destroy(
+        self, asked: Asked, key_id: UUID, request: UUID
+    ) -> tuple[UUID, datetime, list[UUID]]:
+        """Destroys the key, and those of what is kept for a time; its id, when that was, and theirs.
+
+        Those that were made meanwhile go into the ledger too. A key that is kept for a time opens nothing without the
+        person's own, which is in the ledger already.
+        """
         async with self.operator.transaction() as connection:
             await connection.execute(SQL["erasures.lock"])
             cursor = await connection.execute(SQL["erasures.destroy"], {**asked, "key_id": key_id})
             row = await cursor.fetchone()
+            cursor = await connection.execute(SQL["erasures.destroy_kept"], asked)
+            kept = [each for (each,) in await cursor.fetchall()]
         assert row is not None
-        if row[0] != key_id:
-            await self._note(row[0], request)
-        return row[0], row[1]
+        await asyncio.to_thread(self.ledger.add_all, self.log_id, [row[0], *kept], request)
+        return row[0], row[1], kept
 
     async def _tell(self, asked: Asked, request: UUID, key_id: UUID, at: datetime) -> None:
         """Appends the signed fact, once."""
@@ -144,9 +151,9 @@ class Forgetting:
         fact = SubjectWasForgotten(str(request), subject, str(key_id), at, signature)
         await self.append(fact, tenant=tenant, idempotency_key=f"forget-{request}")
 
-    async def _purge(self, person: Person) -> list[Found]:
-        """Goes through all places; what each had."""
-        return [found for place in self.places for found in await place.purge(person)]
+    async def _purge(self, persons: Sequence[Person]) -> list[Found]:
+        """Goes through all places, for each key of the person; what each had."""
+        return _together([f for one in persons for p in self.places for f in await p.purge(one)])
 
     async def _certify(self, asked: Asked, request: UUID, purged: Sequence[Found]) -> Certificate:
         certificate = await self.verify(asked["subject"], asked["tenant"])
@@ -171,10 +178,13 @@ class Forgetting:
                     hint="Run headwater forget SUBJECT; name the tenant where there are several.",
                 )
             request, requested_at, due_at, _, key_id, destroyed, at = row
-            person = Person(tenant, subject, key_id)
-            prefix = person.prefix
+            kept = await (await connection.execute(SQL["keys.kept_of"], asked)).fetchall()
+            persons = [
+                Person(tenant, subject, each) for each in (key_id, *(row[0] for row in kept))
+            ]
+            prefixes = [person.prefix for person in persons]
             cursor = await connection.execute(
-                SQL["erasures.events"], {"tenant": tenant, "prefix": prefix, "most": _CANARIES}
+                SQL["erasures.events"], {"tenant": tenant, "prefixes": prefixes, "most": _CANARIES}
             )
             counted = await cursor.fetchone()
         assert counted is not None
@@ -182,10 +192,10 @@ class Forgetting:
             text
             for data in counted[1]
             for text in msgspec.json.decode(data).values()
-            if isinstance(text, str) and text.startswith(prefix)
+            if isinstance(text, str) and text.startswith(tuple(prefixes))
         ]
         opened = await self.sealing.open(tenant, canaries)
-        left = [found for place in self.places for found in await place.look(person)]
+        left = _together([f for one in persons for p in self.places for f in await p.look(one)])
         before = f"{(at or requested_at):%Y-%m-%d %H:%M} UTC"
         certificate = Certificate(
             request, tenant, subject, key_id, requested_at, due_at, at or requested_at, datetime.now(UTC), destroyed,
@@ -249,3 +259,13 @@ def is_genuine(certificate: Certificate, signer: Signer) -> bool:
 
 def _unsigned(certificate: Certificate) -> str:
     return msgspec.json.encode(certificate).decode()
+
+
+def _together(found: Sequence[Found]) -> list[Found]:
+    """What was found of several keys, by place."""
+    places: dict[str, Found] = {}
+    for one in found:
+        known = places.get(one.where, Found(one.where))
+        note = known.note if one.note in known.note else f"{known.note} {one.note}".strip()
+        places[one.where] = Found(one.where, known.purged + one.purged, known.left + one.left, note)
+    return list(places.values())

@@ -23,7 +23,7 @@ from headwater.log.enqueuing import Enqueue
 from headwater.log.writing import Group, event_of
 from headwater.personal.answers import seen_now
 from headwater.personal.blind import blind, index_key
-from headwater.personal.keys import Key, SubjectKeys
+from headwater.personal.keys import Key, SubjectKeys, key_name, whose_of
 
 T = TypeVar("T")
 S = TypeVar("S", bound=msgspec.Struct)
@@ -46,6 +46,7 @@ class Sealing:
         Raises SubjectForgotten for a person who has been forgotten, and KeyUnavailable.
         """
         wanted = {subject for item in events for _, subject, _ in _clear(event_of(item))}
+        wanted |= {whose_of(subject) for subject in wanted}  # who is forgotten is refused
         if not wanted:
             return list(events)
         keys = await self.keys.for_sealing(tenant, wanted)
@@ -92,11 +93,13 @@ class Sealing:
             if kind in personal:
                 with suppress(msgspec.MsgspecError):
                     read[number] = _fields.decode(data)
-                    for field, subject, text in _clear_in(read[number], personal[kind].personal):
+                    for field, subject, text in _clear_in(read[number], personal[kind]):
                         clear[number, field] = subject, text
         if not clear:
             return
-        keys = await self.keys.for_sealing(group.tenant, {subject for subject, _ in clear.values()})
+        wanted = {subject for subject, _ in clear.values()}
+        wanted |= {whose_of(subject) for subject in wanted}
+        keys = await self.keys.for_sealing(group.tenant, wanted)
         is_blind = any(declared.blind for declared in personal.values())
         index = await index_key(self.keys, group.tenant) if is_blind else None
         for (number, field), (subject, text) in clear.items():
@@ -172,25 +175,27 @@ def _note(key_ids: Iterable[UUID]) -> None:
 
 
 def _clear(event: Event) -> Iterator[tuple[str, str, str]]:
-    """The personal fields of an event that are not sealed: name, subject, text."""
-    for name, subject in EventType.of(type(event)).personal.items():
+    """The personal fields of an event that are not sealed: name, under whose key, text."""
+    declared = EventType.of(type(event))
+    for name, subject in declared.personal.items():
         text = getattr(event, name)
         if text is not None and not is_sealed(text):
-            yield name, str(getattr(event, subject)), text
+            whose = str(getattr(event, subject))
+            yield name, key_name(whose, declared.kept_days.get(name)), text
 
 
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])  # what is not sealed stays as it was written
 
 
 def _clear_in(
-    data: Mapping[str, msgspec.Raw], personal: Mapping[str, str]
+    data: Mapping[str, msgspec.Raw], declared: EventType
 ) -> Iterator[tuple[str, str, str]]:
     """As ``_clear``, of an event that is JSON still; fields of another shape are passed by."""
-    for name, subject in personal.items():
+    for name, subject in declared.personal.items():
         if name in data and subject in data:
             text, whose = msgspec.json.decode(data[name]), msgspec.json.decode(data[subject])
             if isinstance(text, str) and not is_sealed(text) and isinstance(whose, (str, int)):
-                yield name, str(whose), text
+                yield name, key_name(str(whose), declared.kept_days.get(name)), text
 
 
 def sealed(key: Key, text: str) -> str:
