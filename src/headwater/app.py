@@ -34,15 +34,11 @@ from headwater.log.driver import (
 from headwater.log.enqueuing import Enqueue, Enqueued, JobOptions, at_once
 from headwater.log.writing import AppendOptions, Group, Metadata, enqueue, group_of
 from headwater.personal import Forgetting, PersonalData
-from headwater.personal.answers import KeptAnswers
-from headwater.personal.blind import BlindIndexes
-from headwater.personal.places import Place
 from headwater.readers.feeds import FeedView
 from headwater.readers.handles import FoldView, RowsView
 from headwater.readers.reading import DEFAULT_TIMEOUT_SECONDS, Reader
 from headwater.runnable import Runnable
 from headwater.sagas.starting import start_saga
-from headwater.views.driving.purging import PurgedViews
 
 T = TypeVar("T")
 
@@ -175,11 +171,7 @@ class App(Runnable):
         operator, relay = self.database("headwater_operator"), self.database("headwater_relay")
         await operator.open()
         await relay.open()
-        places: list[Place] = [
-            PurgedViews(relay, self._open.stored),
-            KeptAnswers(operator),
-            BlindIndexes(operator),
-        ]
+        places = self._places(operator, relay)
         return self._open.personal.forgetting(operator, self.append, self._told, places)
 
     async def _told(self, stream: str, tenant: str) -> list[Event]:

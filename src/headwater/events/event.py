@@ -127,7 +127,11 @@ class EventType:
             )
         else:  # of any version, what it lacks unset
             upcasting = Upcasting(version)
-            personal = sealed_properties(schema)
+            personal = {
+                name: subject
+                for name, subject in sealed_properties(schema).items()
+                if hasattr(event_class, name) and hasattr(event_class, subject)
+            }
         decoder = msgspec.json.Decoder(event_class)
         stream, key_names = Pattern.of(pattern), tuple(map(Pattern.of, keys))
         return EventType(

@@ -84,7 +84,7 @@ class Group:
         """
         declared = EventType.of(type(event))
         for name in declared.personal:
-            if (text := getattr(event, name)) is not None and not is_sealed(text):
+            if isinstance(text := getattr(event, name), str) and not is_sealed(text):
                 raise errors.InvalidEvent(
                     f"The personal field {name!r} of {declared.name!r} is in clear.",
                     hint="Seal the event first: await app.seal(event). app.append does so by itself.",

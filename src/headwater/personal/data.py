@@ -143,14 +143,14 @@ class PersonalData:
             operator, log_id, self.sealing, ledger.signer, ledger, append, reads, places
         )
 
-    async def hold_to_ledger(self, operator: Database) -> int:
+    async def hold_to_ledger(self, operator: Database, places: Sequence[Place] = ()) -> int:
         """Forgets again whom a restored database has forgotten to forget; how many keys were destroyed.
 
         Raises SettingError where the settings name a ledger and no key that signs it, and LedgerBroken.
         """
         if not self._secrets.forgotten_ledger:
             return 0
-        return await destroy_again(operator, operator.identity.log_id, self._ledger())
+        return await destroy_again(operator, operator.identity.log_id, self._ledger(), places)
 
     def _ledger(self) -> Ledger:
         if not self._secrets.signing_key or not self._secrets.forgotten_ledger:

@@ -20,6 +20,7 @@ from headwater.events import Event
 from headwater.log import Written
 from headwater.log.database import Database
 from headwater.log.statements import Statements
+from headwater.personal.keys import whose_of
 from headwater.personal.ledger import Ledger
 from headwater.personal.places import Found, Person, Place
 from headwater.personal.sealing import FORGOTTEN, Sealing
@@ -242,13 +243,24 @@ class Forgetting:
                 after = rows[-1][2]
 
 
-async def destroy_again(operator: Database, log_id: str, ledger: Ledger) -> int:
-    """Destroys again what a restored backup brought back; how many keys. It needs no master key."""
+async def destroy_again(
+    operator: Database, log_id: str, ledger: Ledger, places: Sequence[Place]
+) -> int:
+    """Destroys again what a restored backup brought back, and purges what was opened by it; how many keys.
+
+    It needs no master key. Killed in between, the next time goes on with what is registered under keys that are gone.
+    """
     ids = [line.key_id for line in ledger if line.log == log_id]
     async with operator.transaction() as connection:
         await connection.execute(SQL["erasures.lock"])
         cursor = await connection.execute(SQL["keys.destroy"], {"ids": ids})
-    return cursor.rowcount
+        again = await cursor.fetchall()
+    async with operator.connection() as connection:
+        opened = await (await connection.execute(SQL["keys.gone_and_opened"])).fetchall()
+    for tenant, name, key_id in dict.fromkeys((*again, *opened)):
+        for place in places:
+            await place.purge(Person(tenant, whose_of(name), key_id))
+    return len(again)
 
 
 def is_genuine(certificate: Certificate, signer: Signer) -> bool:

@@ -179,7 +179,7 @@ def _clear(event: Event) -> Iterator[tuple[str, str, str]]:
     declared = EventType.of(type(event))
     for name, subject in declared.personal.items():
         text = getattr(event, name)
-        if text is not None and not is_sealed(text):
+        if isinstance(text, str) and not is_sealed(text):
             whose = str(getattr(event, subject))
             yield name, key_name(whose, declared.kept_days.get(name)), text
 

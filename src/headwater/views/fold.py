@@ -263,11 +263,11 @@ def evolve_all(
     Raises Failed at the first event that the function cannot take; the states of earlier events
     stand.
     """
-    evolve, initial = fold.evolve, fold.state()
+    evolve, initial, purpose = fold.evolve, fold.state(), fold.purpose
     for item in events:
         state = states.get(item.key)
-        if fold.purpose is not None:
-            said = fold.purpose.said(item.event)
+        if purpose is not None:
+            said = purpose.said(item.event)
             if said == "given" and state is None:
                 state = initial
             if said == "withdrawn":
@@ -291,7 +291,7 @@ def evolve_all(
         except Exception as error:
             raise Failed(item.position, _reason(fold, error)) from error
         # Whether somebody agrees is told by whether there is a document.
-        states[item.key] = initial if changed is None and fold.purpose is not None else changed
+        states[item.key] = initial if changed is None and purpose is not None else changed
         yield item.key
 
 

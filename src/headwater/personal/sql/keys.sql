@@ -27,7 +27,7 @@ WHERE k.key_id = %(key_id)s AND k.wrapped = %(was)s
 
 -- name: destroy
 UPDATE headwater.subject_keys AS k SET wrapped = NULL, forgotten_at = clock_timestamp()
-WHERE k.key_id = ANY (%(ids)s) AND k.wrapped IS NOT NULL
+WHERE k.key_id = ANY (%(ids)s) AND k.wrapped IS NOT NULL RETURNING k.tenant, k.subject, k.key_id
 
 -- name: kept_of
 SELECT k.key_id FROM headwater.subject_keys AS k
