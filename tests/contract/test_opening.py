@@ -9,10 +9,16 @@ from typing import Annotated
 import pytest
 
 from headwater import App, Command, Document, Event, Settings
-from headwater.errors import CommandDefinitionError, ViewDefinitionError
+from headwater.errors import (
+    CommandDefinitionError,
+    KeyUnavailable,
+    SettingError,
+    ViewDefinitionError,
+)
 from headwater.events import Personal
 from headwater.personal import FORGOTTEN, MasterKeys
 from headwater.personal.signing import Signer
+from headwater.relay import Batch
 from headwater.testing.driving import drive, publish
 
 pytestmark = pytest.mark.postgres
@@ -312,3 +318,27 @@ async def test_a_restored_backup_brings_back_nothing_that_was_opened(database18,
             assert (await customers.get("2")).mail == BOB
         assert (await app.stored("customers").verify()).summary == "equal"
         assert (await (await app.forgetting()).verify("1", "main")).holds
+
+
+@pytest.mark.parametrize(("master", "error"), [(MasterKeys.new("m1"), KeyUnavailable), ("", SettingError)])  # fmt: skip
+async def test_without_the_right_master_key_a_view_that_opens_waits(
+    database18, tmp_path, master, error
+):
+    app = make(database18, tmp_path)
+    declare(app)
+    async with app:
+        await app.deploy()
+        await app.append(Signed("1", ADA))
+        upto = await publish(app)
+    other = make(database18, tmp_path, master_key=master)
+    customers, _, _ = declare(other)
+    async with other:
+        view = other.stored("customers")
+        await view.open(1)
+        with pytest.raises(error):  # the relay tries again, and says so
+            await view.apply(Batch(0, upto))
+        await view.close()
+        assert await customers.get("1") is None
+    async with app:
+        await drive(app, app.stored("customers"), 2)
+        assert (await app.view("customers").get("1")).mail == ADA

@@ -142,14 +142,15 @@ class Sealing:
         texts: set[str] = set()
 
         def collect(text: str) -> str:
-            texts.add(text)
+            if is_sealed(text):
+                texts.add(text)
             return text
 
         _changed(value, collect)
         if not texts:
             return value
         opened_texts = await self.opened(tenant, texts)
-        result: T = _changed(value, opened_texts.__getitem__)
+        result: T = _changed(value, lambda text: opened_texts.get(text, text))
         return result
 
     async def opened(self, tenant: str, texts: Collection[str]) -> dict[str, str]:
@@ -226,10 +227,10 @@ def _bytes(text: str) -> bytes:
 
 
 def _changed(value: Any, change: Callable[[str], str]) -> Any:
-    """A value with each sealed text in it changed."""
+    """A value with each text in it changed, where another comes of it."""
     match value:
         case str():
-            return change(value) if is_sealed(value) else value
+            return change(value)
         case msgspec.Struct():
             changes = {
                 name: new
