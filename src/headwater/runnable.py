@@ -318,4 +318,4 @@ class Runnable(Definitions):
     def _places(self, operator: Database, relay: Database) -> Sequence[Place]:
         """Where else than in the log something of a person may be."""
         views = PurgedViews(relay, self._open.stored)
-        return [views, KeptAnswers(operator), BlindIndexes(operator)]
+        return [KeptAnswers(operator), BlindIndexes(operator), views]  # a store may be down

@@ -12,14 +12,14 @@ from nats_server import NatsServer
 from receiver import receiving
 from redis_server import RedisServer
 from test_blind_indexes import Opened
-from test_opening import ADA, BOB, Met, Signed, holding, make, summaries
+from test_opening import ADA, BOB, Met, Signed, drive_all, holding, make, summaries
 from test_opening import declare as declare_folds
 from test_personal_work import Welcome
 from test_personal_work import declare as declare_work
 from test_purposes import Agreed, TookBack
 from test_purposes import declare as declare_purpose
 
-from headwater.errors import LeaseLost
+from headwater.errors import LeaseLost, StoreUnavailable
 from headwater.personal import FORGOTTEN
 from headwater.stores.clickhouse import ClickHouse
 from headwater.stores.lake import Lake
@@ -178,3 +178,32 @@ async def test_a_write_that_was_under_way_comes_too_late(database18, tmp_path, k
         finally:
             redis.close()
         assert holding(tmp_path / "lake", ADA) == []
+
+
+async def test_a_store_that_is_down_is_purged_once_it_is_back(database18, tmp_path):
+    redis = RedisServer()
+    app = make(database18, tmp_path, stores={"quick": redis.url()})
+    customers, _, _ = declare_folds(app, Redis("quick"))
+    app.fold(key="customer", opens=["mail"], name="zones")(customers.fold.evolve)  # in Postgres
+    try:
+        async with app:
+            await app.deploy()
+            await app.append(Signed("1", ADA), Signed("2", BOB))
+            await drive_all(app)
+            redis.stop()
+            with pytest.raises(StoreUnavailable):
+                await (await app.forgetting()).forget("1", "main")
+            (sealed, _) = await app.log.read(types=["customer.signed"], tenant="main")
+            assert (await app.open_sealed(sealed.event)).mail == FORGOTTEN  # the key is gone
+            redis.start()
+            certificate = await (await app.forgetting()).verify("1", "main")
+            assert not certificate.holds
+            assert {f.where: f.left for f in certificate.places if f.left} == {
+                "view customers": 1,
+                "view domains": 1,
+            }
+            assert (await (await app.forgetting()).forget("1", "main")).holds
+            assert (await customers.get("1")).mail == FORGOTTEN
+            assert holding(Path(redis.socket).parent, ADA) == []
+    finally:
+        redis.close()

@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
-from headwater.errors import LeaseLost, SubjectForgotten, UnknownEventType
+from headwater.errors import LeaseLost, StoreUnavailable, SubjectForgotten, UnknownEventType
 from headwater.log.database import Connection, Database
 from headwater.log.reading import StoredRow, recorded
 from headwater.personal.places import Found, Person
@@ -43,9 +43,20 @@ class PurgedViews:
     views: Mapping[str, StoredView]
 
     async def purge(self, person: Person) -> list[Found]:
-        """Purges the views, one after another; a relay may drive them meanwhile."""
-        views = [view for view in self.views.values() if isinstance(view, Purgeable)]
-        return [await self._purged(view, person) for view in views]
+        """Purges the views, one after another; a relay may drive them meanwhile.
+
+        Raises StoreUnavailable where a store is down, once all others are purged.
+        """
+        found, down = [], None
+        for view in self.views.values():
+            try:
+                if isinstance(view, Purgeable):
+                    found.append(await self._purged(view, person))
+            except StoreUnavailable as error:
+                down = error
+        if down is not None:
+            raise down
+        return found
 
     async def _purged(self, view: Purgeable, person: Person) -> Found:
         """What a relay has overtaken, or another who is forgotten, is begun again."""
