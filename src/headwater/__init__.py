@@ -25,6 +25,7 @@ from headwater.readers.history import Moment
 from headwater.sagas import Saga, Undo
 from headwater.views import Document
 from headwater.views.indexes import Counter, Distinct, Places, Ranking
+from headwater.views.purpose import Purpose
 
 __all__ = [
     "Accepted",
@@ -52,6 +53,7 @@ __all__ = [
     "NoticeSent",
     "NoticeWithheld",
     "Places",
+    "Purpose",
     "Ranking",
     "Reach",
     "Recorded",

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, TypeVar, Unpack, cast, overload
 
+from msgspec import Struct
 from psycopg import sql
 
 from headwater.commands import Accepted, Command, Rejection
@@ -20,7 +21,7 @@ from headwater.errors import (
     DefinitionError,
     TenantMissing,
 )
-from headwater.events import Event
+from headwater.events import Event, Recorded
 from headwater.log import Fact, LogReader, SharedCommits, Token, Writer, Written
 from headwater.log.database import Connection
 from headwater.log.driver import (
@@ -31,8 +32,8 @@ from headwater.log.driver import (
     writer_on,
 )
 from headwater.log.enqueuing import Enqueue, Enqueued, JobOptions, at_once
-from headwater.log.writing import AppendOptions, Metadata, Seal, enqueue, group_of
-from headwater.personal import Forgetting
+from headwater.log.writing import AppendOptions, Group, Metadata, enqueue, group_of
+from headwater.personal import Forgetting, PersonalData
 from headwater.readers.feeds import FeedView
 from headwater.readers.handles import FoldView, RowsView
 from headwater.readers.reading import DEFAULT_TIMEOUT_SECONDS, Reader
@@ -90,7 +91,7 @@ class App(Runnable):
         """A transaction on one of the app's own connections, for its tables and its facts."""
         whose = self.tenant_of(tenant)
         async with self._open.database("headwater_app").transaction(whose) as connection:
-            yield Transaction(connection, whose, self._open.personal.seal)
+            yield Transaction(connection, whose, self._open.personal)
 
     @property
     def deciding(self) -> Deciding:
@@ -121,6 +122,26 @@ class App(Runnable):
         """
         return await self._open.personal.seal(self.tenant_of(tenant), events)
 
+    async def seal_group(self, group: Group) -> None:
+        """Seals the personal fields of events that came as JSON, of the app's types, in place. Raises as `seal`.
+
+        Without a master key they stay as they are, and the log refuses them.
+        """
+        await self._open.personal.seal_group(group, self.events)
+
+    async def seal_jobs(self, *jobs: Enqueue, tenant: str | None = None) -> Sequence[Enqueue]:
+        """Jobs with their personal arguments sealed, for `app.on(...)`; `app.enqueue` does so by itself.
+
+        Raises SubjectForgotten, KeyUnavailable, and SettingError where no master key is set.
+        """
+        return await self._open.personal.seal_jobs(self.tenant_of(tenant), jobs)
+
+    async def seal_fields(self, value: T, *, tenant: str | None = None) -> T:
+        """A struct with the fields sealed that its class marks as personal; anything else as it is. Raises as `seal`."""
+        if not isinstance(value, Struct):
+            return value
+        return await self._open.personal.seal_fields(self.tenant_of(tenant), value)
+
     async def open_sealed(self, value: T, *, tenant: str | None = None) -> T:
         """An event, document, row or list of them with the sealed texts in it opened, for the tenant.
 
@@ -128,11 +149,30 @@ class App(Runnable):
         """
         return await self._open.personal.sealing.open(self.tenant_of(tenant), value)
 
+    async def blind(self, index: str, text: str, *, tenant: str | None = None) -> str:
+        """The key that events carry whose field says this text, for `over(..., key=...)` and `find`.
+
+        Fields are in an index by `Personal("customer", blind="mail")`. Raises KeyUnavailable, SettingError.
+        """
+        return await self._open.personal.sealing.blind(self.tenant_of(tenant), index, text)
+
+    async def find(
+        self, index: str, text: str, *, tenant: str | None = None
+    ) -> list[Recorded[Event]]:
+        """The events of which a field in the blind index says this text, in order, sealed as they are.
+
+        Those of persons who were forgotten are not found. Raises as `blind`.
+        """
+        whose = self.tenant_of(tenant)
+        return await self.log.with_key(await self.blind(index, text, tenant=whose), tenant=whose)
+
     async def forgetting(self) -> Forgetting:
         """Forgets persons, as an operator. Raises SettingError where a key or the ledger is not set."""
-        operator = self.database("headwater_operator")
+        operator, relay = self.database("headwater_operator"), self.database("headwater_relay")
         await operator.open()
-        return self._open.personal.forgetting(operator, self.append, self._told)
+        await relay.open()
+        places = self._places(operator, relay)
+        return self._open.personal.forgetting(operator, self.append, self._told, places)
 
     async def _told(self, stream: str, tenant: str) -> list[Event]:
         return [each.event for each in await self.log.stream(stream, tenant=tenant)]
@@ -145,6 +185,7 @@ class App(Runnable):
         Raises UnknownQueue and JobRefused.
         """
         whose, database = self.tenant_of(tenant), self._open.database("headwater_app")
+        jobs = tuple(await self._open.personal.seal_jobs(whose, jobs))
         async with database.connection() as connection:
             if at_once(jobs):  # one statement is a transaction of its own
                 return await enqueue(connection, whose, jobs, options)
@@ -180,6 +221,7 @@ class App(Runnable):
                     hint="Make the time a field of the command.",
                 )
             database = self._open.database("headwater_app")
+            command = await self._open.personal.seal_fields(whose, command)
             return await start_saga(
                 database, saga, command, whose, metadata, idempotency_key, within
             )
@@ -190,8 +232,10 @@ class App(Runnable):
     def _within(
         self, beside: Beside, tenant: str
     ) -> Callable[[Connection, Accepted], Awaitable[None]]:
-        seal = self._open.personal.seal
-        return lambda connection, accepted: beside(Transaction(connection, tenant, seal), accepted)
+        personal = self._open.personal
+        return lambda connection, accepted: beside(
+            Transaction(connection, tenant, personal), accepted
+        )
 
     async def query(
         self,
@@ -226,14 +270,20 @@ class App(Runnable):
 class Transaction(Writer):
     """A writer that also runs the application's own statements."""
 
-    def __init__(self, connection: Connection, tenant: str, seal: Seal) -> None:
+    def __init__(self, connection: Connection, tenant: str, personal: PersonalData) -> None:
         super().__init__(connection, tenant)
         self.connection = connection
-        self._seal = seal
+        self._personal = personal
 
     async def append(self, *events: Event | Fact, **options: Unpack[AppendOptions]) -> Written:
         """Appends events, their personal fields sealed; see Writer."""
-        return await super().append(*await self._seal(self._tenant, events), **options)
+        sealed = await self._personal.seal(self._tenant, events)
+        return await super().append(*sealed, **options)
+
+    async def enqueue(self, *jobs: Enqueue, **options: Unpack[JobOptions]) -> Enqueued:
+        """Creates jobs, their personal arguments sealed; see Writer."""
+        sealed = await self._personal.seal_jobs(self._tenant, jobs)
+        return await super().enqueue(*sealed, **options)
 
 
 Beside = Callable[[Transaction, Accepted], Awaitable[None]]

@@ -18,7 +18,7 @@ from headwater.errors import (
     ViewDefinitionError,
 )
 from headwater.events import Event, EventType, EventTypes
-from headwater.personal import SubjectWasForgotten
+from headwater.personal import RetentionApplied, SubjectWasForgotten
 from headwater.readers.feeds import FeedView
 from headwater.readers.feeds import Installation as FeedsInstallation
 from headwater.readers.handles import D, FoldView, Installation, R, RowsView
@@ -31,6 +31,7 @@ from headwater.views.derivation import Derivation, check_loops
 from headwater.views.feed import Feed
 from headwater.views.indexes import Index
 from headwater.views.publication import Publication
+from headwater.views.purpose import Purpose
 from headwater.views.store import Store, Transform, name_of
 
 
@@ -42,7 +43,7 @@ class Definitions(SagaDefinitions, Installation, FeedsInstallation):
         self.name = name
         declared = list(events)
         if any(EventType.of(event).personal for event in declared):
-            declared.append(SubjectWasForgotten)
+            declared += [SubjectWasForgotten, RetentionApplied]
         self.events = EventTypes(dict.fromkeys(declared))
         self._folds: dict[str, FoldView[Any]] = {}
         self._rows: dict[str, RowsView[Any]] = {}
@@ -62,6 +63,8 @@ class Definitions(SagaDefinitions, Installation, FeedsInstallation):
         version: int = 1,
         store: Store | None = None,
         indexes: Sequence[Index] = (),
+        opens: Sequence[str] = (),
+        purpose: Purpose | None = None,
     ) -> Callable[[Callable[..., D | None]], FoldView[D]]:
         """Declares a fold: ``def orders(state: Order, event: Placed | Voided) -> Order | None``.
 
@@ -69,6 +72,9 @@ class Definitions(SagaDefinitions, Installation, FeedsInstallation):
         document. A state of None removes the document. The function must depend on its arguments
         alone; raise ``version`` when code that it calls has changed. ``store`` is where the documents
         are; without one, in the log's database. ``indexes`` are kept beside them, where the store offers it.
+        ``opens`` names the personal fields that the function gets in clear, and ``(forgotten)`` once the person
+        is: then documents that hold such text are folded again. With a ``purpose`` it has documents of those who agree to
+        it, from when they agree until they take it back.
         """
         where = None if store is None else self._offered(store, "fold")
         if indexes and store is None:
@@ -82,7 +88,7 @@ class Definitions(SagaDefinitions, Installation, FeedsInstallation):
         def declare(evolve: Callable[..., D | None]) -> FoldView[D]:
             fold = Fold.of(
                 evolve, name=name, key=key, on_failure=on_failure, version=version, store=where,
-                indexes=indexes,
+                indexes=indexes, opens=opens, purpose=purpose,
             )  # fmt: skip
             return self.declare(fold, store)
 
@@ -97,6 +103,16 @@ class Definitions(SagaDefinitions, Installation, FeedsInstallation):
         folds as ``view`` does and appends what it derives, in one commit; a rebuild derives nothing again.
         Raises DefinitionError where a type of event would follow from itself.
         """
+        if view.fold.purpose is not None:
+            raise ViewDefinitionError(
+                f"{view.name!r} is for a purpose, and what is derived from it would be for others too.",
+                hint="Derive from a fold without a purpose.",
+            )
+        if view.fold.opens:
+            raise ViewDefinitionError(
+                f"{view.name!r} opens personal fields, and what is derived from it would hold them in clear.",
+                hint="Derive from a fold that opens nothing: what it derives carries sealed text.",
+            )
         if view.store is not None:
             raise ViewDefinitionError(
                 f"The documents of {view.name!r} are in another store, and derived events are not.",
@@ -135,6 +151,7 @@ class Definitions(SagaDefinitions, Installation, FeedsInstallation):
         store: Store | None = None,
         bucket: str | None = None,
         keep_seconds: float | None = None,
+        opens: Sequence[str] = (),
     ) -> RowsView[R]:
         """Declares an incremental SQL view: a SELECT over event types as relations, or the path of one.
 
@@ -146,6 +163,11 @@ class Definitions(SagaDefinitions, Installation, FeedsInstallation):
         follow from the query, and rows have no types that a checker knows. Sums of floats
         depend on the batches' boundaries: cast to numeric, or declare a ``float_tolerance``.
         """
+        if opens:
+            raise ViewDefinitionError(
+                f"The SQL view {name!r} cannot open {', '.join(opens)}: no SQL ever sees a person's text in clear.",
+                hint=f"Make it a fold with opens={list(opens)!r}, which writes what is to be shown into its document.",
+            )
         self._unused(name)
         where = None if store is None else self._offered(store, "sql")
         text = sql.read_text() if isinstance(sql, Path) else sql
@@ -164,6 +186,16 @@ class Definitions(SagaDefinitions, Installation, FeedsInstallation):
             keep_seconds=keep_seconds,
         )
         for read in view.query.reads if view.query.over_documents else ():
+            if self._folds[read].fold.purpose is not None:
+                raise ViewDefinitionError(
+                    f"The view {name!r} reads the documents of {read!r}, which is for a purpose.",
+                    hint="Read the fold itself: it follows who agrees.",
+                )
+            if self._folds[read].fold.opens:
+                raise ViewDefinitionError(
+                    f"The view {name!r} reads the documents of {read!r}, which opens personal fields.",
+                    hint="Read the events, or a second fold that opens nothing: its documents are the projection that may be summed up.",
+                )
             if self._folds[read].store is not None:
                 raise ViewDefinitionError(
                     f"The view {name!r} reads the documents of {read!r}, which are in another store.",
@@ -180,9 +212,14 @@ class Definitions(SagaDefinitions, Installation, FeedsInstallation):
         types: Sequence[type[Event]],
         store: Store,
         on_failure: OnFailure = "park",
+        opens: Sequence[str] = (),
     ) -> FeedView:
-        """Declares a feed: events of these types, as they are, as typed rows in a store."""
-        feed = Feed(name, tuple(types), self._offered(store, "feed"), on_failure)
+        """Declares a feed: events of these types, as they are, as typed rows in a store.
+
+        ``opens`` names the personal fields that are there in clear; rows of a person who is forgotten are written anew.
+        """
+        where = self._offered(store, "feed")
+        feed = Feed(name, tuple(types), where, on_failure, tuple(sorted(set(opens))))
         for declared in feed.types:
             self.events.named(declared.name)
         self._unused(name)
@@ -260,6 +297,12 @@ class Definitions(SagaDefinitions, Installation, FeedsInstallation):
         sources = [one if isinstance(one, Over) else Over(one.fold) for one in over]
 
         def declare(decide: Callable[..., Any]) -> Decider[Any]:
+            folds = [one.fold for one in sources if isinstance(one.fold, Fold)]
+            if opening := [fold.name for fold in folds if fold.opens or fold.purpose]:
+                raise CommandDefinitionError(
+                    f"{opening[0]!r} opens personal fields or is for a purpose, and decisions are made on neither.",
+                    hint="Decide on a fold that opens nothing and has no purpose.",
+                )
             decider = Decider.of(decide, sources, name=name)
             for event in decider.events:
                 self.events.named(EventType.of(event).name)

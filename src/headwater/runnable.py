@@ -17,6 +17,7 @@ from headwater.errors import (
     HeadwaterError,
     LeaseLost,
     SettingError,
+    StoreUnavailable,
     UnknownView,
 )
 from headwater.events import Event
@@ -31,6 +32,9 @@ from headwater.log import Database
 from headwater.log.registry import register
 from headwater.log.tasks import ended
 from headwater.operations.settings import Settings
+from headwater.personal.answers import KeptAnswers
+from headwater.personal.blind import BlindIndexes
+from headwater.personal.places import Place
 from headwater.receiving.operating import Inboxes
 from headwater.relay import Pace, Relay
 from headwater.running import Running
@@ -38,6 +42,7 @@ from headwater.sagas.operating import Sagas, register_saga
 from headwater.views import StoredView
 from headwater.views.batches import OutsideRows, OutsideTables
 from headwater.views.documents import OutsideDocuments
+from headwater.views.driving.purging import PurgedViews
 from headwater.views.driving.rebuilding import Rebuild
 from headwater.views.driving.view import DrivenView
 from headwater.views.port import Status
@@ -200,6 +205,7 @@ class Runnable(Definitions):
             self.jobs,
             self._beside_jobs(),
             lease_seconds=lease_seconds,
+            opener=running.personal,
         )
         await work.start()
         try:
@@ -313,6 +319,17 @@ class Runnable(Definitions):
     async def _hold_to_the_ledger(self) -> None:
         """A database that was restored forgets again whom it had forgotten."""
         if self.settings.forgotten_ledger:
-            operator = self.database("headwater_operator")
+            operator, relay = self.database("headwater_operator"), self.database("headwater_relay")
             await operator.open()
-            await self._open.personal.hold_to_ledger(operator)
+            try:
+                places = self._places(operator, relay)
+                await self._open.personal.hold_to_ledger(operator, places)
+            except (
+                StoreUnavailable
+            ) as error:  # the keys are gone, and it is tried again at the next start
+                _log.warning("what was opened of somebody forgotten is not purged yet: %s", error)
+
+    def _places(self, operator: Database, relay: Database) -> Sequence[Place]:
+        """Where else than in the log something of a person may be."""
+        views = PurgedViews(relay, self._open.stored)
+        return [KeptAnswers(operator), BlindIndexes(operator), views]  # a store may be down

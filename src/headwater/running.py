@@ -76,7 +76,9 @@ class Running:
     def views(self, relay: Database | None = None) -> dict[str, StoredView]:
         """The views in their stores, as objects that share no state with others."""
         database = relay or self.database("headwater_relay")
-        views = stored_views(database, self.engines, *self._defined, self._decider_of)
+        views = stored_views(
+            database, self.engines, *self._defined, self._decider_of, self.personal
+        )
         if self._has_sagas:
             views[SAGAS] = SagasView(database)
         return views

@@ -198,7 +198,7 @@ asyncio.run(main())
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("step", ["_request", "_note", "_destroy", "_tell", "_certify"])
+@pytest.mark.parametrize("step", ["_request", "_note", "_destroy", "_tell", "_purge", "_certify"])
 async def test_a_forget_that_is_killed_goes_on(app, database18, tmp_path, step, when):
     await app.append(Signed("1", MAIL))
     process = await asyncio.create_subprocess_exec(

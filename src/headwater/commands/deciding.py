@@ -129,14 +129,15 @@ class Deciding:
             seen = await self._look(sights)
             decided = decider.decided(seen.states, request.command)
             sealed = () if isinstance(decided, Rejection) else await self._sealed(request, decided)
-            own_facts = following(decided if isinstance(decided, Rejection) else sealed)
+            told = [event_of(item) for item in sealed]
+            own_facts = following(decided if isinstance(decided, Rejection) else told)
             facts = _facts(sealed, seen, request) if sealed else []
             if facts is not None:
                 await self._commits.append(group_of(request.tenant, [*facts, *own_facts]))
             else:
                 async with self._database.transaction(request.tenant) as connection:
                     await _append(connection, request, seen, sealed, own_facts)
-            return decided if isinstance(decided, Rejection) else sealed
+            return decided if isinstance(decided, Rejection) else told
 
         with span(f"command {decider.name}"):
             return await self.again(attempt, decider.name, own)
@@ -157,7 +158,7 @@ class Deciding:
         sealed = await self._sealed(request, decided)
         facts = _facts(sealed, seen, request)
         if facts is not None and request.beside is None:
-            return await self._proved(sights, seen, sealed, facts)
+            return await self._proved(sights, seen, [event_of(item) for item in sealed], facts)
         async with self._database.transaction(request.tenant) as connection:
             return await _append(connection, request, seen, sealed)
 
@@ -177,7 +178,7 @@ class Deciding:
                 facts = _facts(sealed, seen, request)
         if facts is not None:
             with suppress(AppendRefused):  # and nothing else: it may have been appended
-                return await self._proved(sights, seen, sealed, facts)
+                return await self._proved(sights, seen, [event_of(item) for item in sealed], facts)
         self._remembered.mistaken(log, sights)
         return None
 
@@ -250,8 +251,8 @@ class Deciding:
         await connection.execute(SQL["commands.settle"], result)
         return accepted
 
-    async def _sealed(self, request: Request, decided: Sequence[Event]) -> Sequence[Event]:
-        return [event_of(item) for item in await self._seal(request.tenant, decided)]
+    async def _sealed(self, request: Request, decided: Sequence[Event]) -> Sequence[Event | Fact]:
+        return await self._seal(request.tenant, decided)
 
     def _nothing(self, seen: Seen) -> Accepted:
         return Accepted(self._database.identity.token(seen.position))
@@ -272,7 +273,9 @@ async def decide_within(
     return await _append(connection, request, seen, decided) if decided else None
 
 
-def _facts(decided: Sequence[Event], seen: Seen, request: Request) -> list[Event | Fact] | None:
+def _facts(
+    decided: Sequence[Event | Fact], seen: Seen, request: Request
+) -> list[Event | Fact] | None:
     """The events such that the append itself checks what was seen; None where it cannot.
 
     It can where the decision looked at streams alone, and an event goes to each.
@@ -281,7 +284,8 @@ def _facts(decided: Sequence[Event], seen: Seen, request: Request) -> list[Event
     if len(unchecked) < len(seen.versions):
         return None
     facts: list[Event | Fact] = []
-    for event in decided:
+    for item in decided:
+        event = event_of(item)
         version = unchecked.pop(EventType.of(type(event)).stream_of(event), None)
         facts.append(
             Fact(
@@ -289,6 +293,7 @@ def _facts(decided: Sequence[Event], seen: Seen, request: Request) -> list[Event
                 expect=version,
                 metadata=request.metadata,
                 occurred_at=request.occurred_at,
+                blind=item.blind if isinstance(item, Fact) else (),
             )
         )
     return None if unchecked else facts
@@ -298,7 +303,7 @@ async def _append(
     connection: Connection,
     request: Request,
     seen: Seen,
-    decided: Sequence[Event],
+    decided: Sequence[Event | Fact],
     following: Sequence[Fact] = (),
 ) -> Accepted:
     required = {
@@ -317,7 +322,10 @@ async def _append(
     return accepted
 
 
-def _accepted(written: Written, decided: Sequence[Event]) -> Accepted:
+def _accepted(written: Written, decided: Sequence[Event | Fact]) -> Accepted:
     return Accepted(
-        written.token, tuple(decided), tuple(written.positions), tuple(written.versions)
+        written.token,
+        tuple(map(event_of, decided)),
+        tuple(written.positions),
+        tuple(written.versions),
     )

@@ -18,7 +18,13 @@ from msgspec.structs import fields as struct_fields
 
 from headwater.errors import EventDefinitionError, InvalidEvent, UnknownEventType
 from headwater.events.pattern import Pattern
-from headwater.events.personal import personal_fields, sealed_schema
+from headwater.events.personal import (
+    blind_indexes,
+    kept_days,
+    personal_fields,
+    sealed_properties,
+    sealed_schema,
+)
 from headwater.events.relations import Relation
 from headwater.events.schema import Schema, relation_of, schema_of
 from headwater.events.upcasting import Step, Steps, Upcasting
@@ -92,6 +98,10 @@ class EventType:
     upcasting: Upcasting
     personal: Mapping[str, str]
     """Personal fields, with the field that names each one's subject."""
+    blind: Mapping[str, str]
+    """Those that are found by what they say, with the name of the index."""
+    kept_days: Mapping[str, int]
+    """Those that nobody can open after so many days."""
 
     @staticmethod
     @cache
@@ -102,11 +112,13 @@ class EventType:
         """
         name, pattern, version, keys, upcasts = event_class.__declared__
         schema, personal = event_class.__dict__.get("__registered__"), {}
+        blind, kept = {}, {}
         if schema is None:  # what is registered, the database has checked
             schema = schema_of(event_class)
             _check_names(event_class, name, pattern, version, schema)
             _check_keys(event_class, keys)
             personal = personal_fields(event_class, schema)
+            blind, kept = blind_indexes(event_class), kept_days(event_class)
             _check_personal(event_class, personal, pattern, keys)
             schema = sealed_schema(schema, personal)
             _check_upcasts(event_class, version, upcasts)
@@ -115,6 +127,11 @@ class EventType:
             )
         else:  # of any version, what it lacks unset
             upcasting = Upcasting(version)
+            personal = {
+                name: subject
+                for name, subject in sealed_properties(schema).items()
+                if hasattr(event_class, name) and hasattr(event_class, subject)
+            }
         decoder = msgspec.json.Decoder(event_class)
         stream, key_names = Pattern.of(pattern), tuple(map(Pattern.of, keys))
         return EventType(
@@ -128,6 +145,8 @@ class EventType:
             key_names,
             upcasting,
             personal,
+            blind,
+            kept,
         )
 
     @staticmethod

@@ -15,13 +15,14 @@ class Column:
     """One column of a relation: its name, its Postgres type and how a row of the log yields it.
 
     ``meaning`` is what of the expression matters to a view's data: the rest is how events of versions
-    that the reader does not know are refused.
+    that the reader does not know are refused. A ``sealed`` column holds sealed texts of persons.
     """
 
     name: str
     sql_type: str
     expression: str
     meaning: str = ""
+    sealed: bool = False
 
     @property
     def definition(self) -> tuple[str, str, str]:

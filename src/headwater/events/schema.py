@@ -128,7 +128,9 @@ def _column(name: str, schema: Schema, upcasting: Upcasting) -> Column:
         own = f"CASE WHEN e.schema_version = {upcasting.version} THEN"
         value = f"({own} {value} ELSE {other} END)"
         text = f"({own} {text} ELSE {other} #>> '{{}}' END)"
-    return Column(name, sql_type, _read(sql_type, value, text), meaning)
+    options = schema.get("anyOf", (schema,))
+    sealed = any(option.get("format") == "sealed" for option in options)
+    return Column(name, sql_type, _read(sql_type, value, text), meaning, sealed)
 
 
 def _read(sql_type: str, value: str, text: str) -> str:

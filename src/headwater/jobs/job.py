@@ -10,6 +10,7 @@ from typing import Any, Generic, Literal, ParamSpec, TypeVar, get_type_hints
 import msgspec
 
 from headwater.errors import JobDefinitionError, JobRefused
+from headwater.events.personal import personal_marks
 from headwater.jobs.queue import NORMAL, Queue
 from headwater.jobs.retrying import Retry
 from headwater.log.enqueuing import Enqueue
@@ -54,6 +55,7 @@ class Job(Generic[P, R]):
             )
         self._signature = inspect.signature(function)
         self.arguments = _arguments(self.name, function, self._signature)
+        self.personal = _personal(self.name, function, self.arguments)
         self._decoder = msgspec.json.Decoder(self.arguments)
         self.__doc__ = function.__doc__
 
@@ -76,12 +78,34 @@ class Job(Generic[P, R]):
             job=self.name,
             arguments=msgspec.Raw(encoded),
             options={} if lane is None else {"lane": lane},
+            personal=self.personal,
         )
 
     def decode(self, arguments: str) -> dict[str, Any]:
         """Stored arguments as the function takes them. Raises msgspec.ValidationError."""
         decoded = self._decoder.decode(arguments)
         return {name: getattr(decoded, name) for name in self.arguments.__struct_fields__}
+
+
+def _personal(
+    name: str, function: Callable[..., Any], arguments: type[msgspec.Struct]
+) -> dict[str, str]:
+    """The arguments that are marked as personal, with the one that names the subject."""
+    found = personal_marks(function)
+    hints = get_type_hints(arguments)
+    for argument, subject in found.items():
+        if hints.get(argument) not in (str, str | None):
+            raise JobDefinitionError(
+                f"The personal argument {argument!r} of the job {name!r} is not text.",
+                hint="Use str or str | None: what is sealed is text.",
+            )
+        if subject in found or subject not in arguments.__struct_fields__:
+            raise JobDefinitionError(
+                f"The personal argument {argument!r} of the job {name!r} is of {subject!r}, which is no argument "
+                "that names a person.",
+                hint="Name an argument that is not personal itself, such as the customer's number.",
+            )
+    return found
 
 
 def _native() -> tuple[type, ...]:

@@ -16,12 +16,16 @@ from typing import Any
 
 import msgspec
 
+from headwater.errors import SettingError
+from headwater.events.personal import is_sealed
 from headwater.jobs.job import Job
 from headwater.jobs.processes import Processes
 from headwater.jobs.retrying import Retry
 from headwater.jobs.taken import RunningJob, Settlement, Taken, becoming
 from headwater.log.carrying import carrying
 from headwater.log.tracing import enabled, span
+from headwater.personal import FORGOTTEN
+from headwater.personal.opener import Opener
 
 _UNKNOWN = Retry(attempts=20, first_seconds=5)
 
@@ -37,6 +41,7 @@ class Executor:
     jobs: Mapping[str, Job[..., Any]]
     threads: ThreadPoolExecutor
     processes: Processes = field(default_factory=Processes)
+    opener: Opener | None = None
     chance: random.Random = field(default_factory=random.Random)
 
     async def run(self, running: RunningJob, settlement: Settlement) -> None:
@@ -59,14 +64,26 @@ class Executor:
             settlement.add(taken, "dead", reason=f"its arguments do not fit: {error}")
             return
         try:
+            if job.personal and not await self._open(job, taken, arguments):
+                settlement.add(taken, "cancelled", reason="the person has been forgotten")
+                return
             result = await self._call(job, running, arguments)
             if not taken.settled:
-                settlement.done(taken, result)
+                settlement.done(taken, None if job.personal else result)
         except (Exception, SystemExit, asyncio.CancelledError) as error:
             task = asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
                 raise  # the worker ends, and not the function alone
             self._raised(taken, settlement, job, error)
+
+    async def _open(self, job: Job[..., Any], taken: Taken, arguments: dict[str, Any]) -> bool:
+        """Opens personal arguments, in place; False where one of the persons has been forgotten."""
+        if self.opener is None:
+            raise SettingError("Nothing opens personal arguments here.", hint="Work the jobs of an open app.")  # fmt: skip
+        texts = {name: arguments[name] for name in job.personal if is_sealed(arguments[name])}
+        opened = await self.opener.opened(taken.tenant, set(texts.values()))
+        arguments.update({name: opened[text] for name, text in texts.items()})
+        return FORGOTTEN not in opened.values()
 
     @staticmethod
     def _refusal(taken: Taken, job: Job[..., Any]) -> str | None:
@@ -88,6 +105,8 @@ class Executor:
             return
         last = traceback.format_exception_only(error)[-1].strip()
         where = "".join(traceback.format_tb(error.__traceback__)[-3:])
+        if job.personal:  # what it says may be of the person, and reasons are kept
+            last = f"{type(error).__name__}, in a job with personal arguments"
         reason = f"{last}\n{where}".strip()
         if isinstance(error, job.retry.never):
             settlement.add(taken, "dead", reason=reason)

@@ -26,6 +26,7 @@ from headwater.jobs.runs import Runs
 from headwater.jobs.taken import SQL
 from headwater.log.database import Connection, Database, connect
 from headwater.log.tasks import ended
+from headwater.personal.opener import Opener
 
 _log = logging.getLogger("headwater.jobs")
 
@@ -56,6 +57,7 @@ class Work:
     services: Sequence[Service] = ()
     lease_seconds: float = 15.0
     keep_seconds: float = 86_400.0
+    opener: Opener | None = None
     worker: str = ""
     desks: list[Desk] = field(default_factory=list)
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
@@ -123,7 +125,7 @@ class Work:
         async with await self._connect("enter") as connection:
             await connection.execute(SQL["jobs.enter"], parameters)
         assert self._threads is not None
-        executor = Executor(self.jobs, self._threads, self._processes)
+        executor = Executor(self.jobs, self._threads, self._processes, self.opener)
         runs = Runs(self.relay_database)
         self.desks = [
             Desk(queue, self.worker, executor, self.app_database, self.relay_database, runs)

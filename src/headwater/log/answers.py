@@ -8,12 +8,24 @@ claimed.
 from __future__ import annotations
 
 import base64
+from collections.abc import Collection
 from dataclasses import dataclass
+from uuid import UUID
+
+import msgspec
 
 from headwater import errors
 from headwater.log.driver import Call, Rows
 
 MAX_ANSWER_BYTES = 256 * 1024
+
+
+class KeptAnswer(msgspec.Struct, array_like=True):
+    """An answer over HTTP as it is kept, in MessagePack."""
+
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +60,11 @@ class Asked:
             "answer": base64.b64encode(answer).decode(),
         }
         return Call("settle", parameters)
+
+    def is_of(self, key_ids: Collection[UUID]) -> Call:
+        """Says under which keys what the answer tells is sealed."""
+        ids = "{" + ",".join(map(str, key_ids)) + "}"
+        return Call("answer_is_of", {"tenant": self.tenant, "key": self.key, "key_ids": ids})
 
     def first(self, rows: Rows) -> bytes | None:
         """The first answer, or None where this is the first request.

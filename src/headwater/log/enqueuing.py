@@ -11,6 +11,7 @@ from typing import Any, TypedDict, Unpack
 import msgspec
 
 from headwater import errors
+from headwater.events.personal import is_sealed
 from headwater.log.carrying import carried
 
 _CHUNK_JOBS = 5_000
@@ -41,6 +42,8 @@ class Enqueue(msgspec.Struct, frozen=True, kw_only=True):
     arguments: msgspec.Raw
     options: JobOptions = {}
     metadata: dict[str, Any] = {}
+    personal: dict[str, str] = {}
+    """Arguments that are of a person, with the one that names the subject."""
 
     def but(self, **options: Unpack[JobOptions]) -> Enqueue:
         """The same with some options changed."""
@@ -79,7 +82,20 @@ def batches_of(jobs: Sequence[Enqueue], options: JobOptions) -> Iterator[tuple[s
 
 
 def _item(job: Enqueue, options: JobOptions, around: Any) -> dict[str, Any]:
+    if job.personal:
+        _refuse_clear(job)
     told = {name: value for name, value in {**job.options, **options}.items() if value is not None}
     metadata = {**around, **job.metadata}
     known: dict[str, Any] = {"job": job.job, "arguments": job.arguments, **told}
     return known | ({"metadata": metadata} if metadata else {})
+
+
+def _refuse_clear(job: Enqueue) -> None:
+    """Raises JobRefused where a personal argument is not sealed."""
+    arguments = msgspec.json.decode(job.arguments)
+    for name in job.personal:
+        if arguments.get(name) is not None and not is_sealed(arguments[name]):
+            raise errors.JobRefused(
+                f"The personal argument {name!r} of the job {job.job!r} is in clear.",
+                hint="Use app.enqueue or app.transaction(), which seal, or await app.seal_jobs(...) first.",
+            )

@@ -33,6 +33,7 @@ _BY_STATE: dict[str, type[HeadwaterError]] = {
     "HW040": errors.UnknownQueue,
     "HW041": errors.JobRefused,
     "HW050": errors.UnknownSaga,
+    "HW060": errors.SubjectForgotten,
 }
 _NOT_INITIALIZED = {"3F000", "42P01"}  # no such schema or table
 

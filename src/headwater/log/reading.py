@@ -105,6 +105,15 @@ class LogReader:
             )
             return [recorded(self._types, row) for row in await cursor.fetchall()]
 
+    async def with_key(
+        self, key: str, *, tenant: str, max_rows: int = 1000
+    ) -> list[Recorded[Event]]:
+        """Up to ``max_rows`` events of a tenant that carry a key, in order, as far as they are committed."""
+        async with self._database.transaction(tenant) as connection:
+            asked = {"tenant": tenant, "key": key, "max_rows": max_rows}
+            cursor = await connection.execute(SQL["log.with_key"], asked, binary=True)
+            return [recorded(self._types, row) for row in await cursor.fetchall()]
+
     async def tail(
         self,
         after: int = 0,

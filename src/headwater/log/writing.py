@@ -76,14 +76,15 @@ class Group:
         event_id: UUID | None = None,
         keys: Sequence[str] | None = None,
         occurred_at: datetime | None = None,
+        blind: Sequence[str] = (),
     ) -> None:
         """Adds an event. ``expect`` is its stream's version just before it.
 
-        ``keys`` stand in place of those that its class says.
+        ``keys`` stand in place of those that its class says; ``blind`` ones are added to them.
         """
         declared = EventType.of(type(event))
         for name in declared.personal:
-            if (text := getattr(event, name)) is not None and not is_sealed(text):
+            if isinstance(text := getattr(event, name), str) and not is_sealed(text):
                 raise errors.InvalidEvent(
                     f"The personal field {name!r} of {declared.name!r} is in clear.",
                     hint="Seal the event first: await app.seal(event). app.append does so by itself.",
@@ -95,6 +96,8 @@ class Group:
         self.metadata.append(metadata)
         self.ids.append(event_id)
         carried = keys if keys is not None else declared.keys_of(event) or None
+        if blind:
+            carried = [*(carried or ()), *blind]
         self.keys.append(None if carried is None else msgspec.json.encode(list(carried)))
         self.occurred_at.append(occurred_at)
         self.schema_versions.append(declared.schema_version)
@@ -127,7 +130,10 @@ _LISTS = (
 
 
 class Fact(msgspec.Struct, frozen=True, kw_only=True):
-    """An event with what is known about it beyond its data, for appends of several."""
+    """An event with what is known about it beyond its data, for appends of several.
+
+    ``blind`` are keyed hashes of its personal text, which sealing adds.
+    """
 
     event: Event
     expect: int | None = None
@@ -135,6 +141,7 @@ class Fact(msgspec.Struct, frozen=True, kw_only=True):
     id: UUID | None = None
     keys: Sequence[str] | None = None
     occurred_at: datetime | None = None
+    blind: Sequence[str] = ()
 
 
 Seal = Callable[[str, Sequence[Event | Fact]], Awaitable[Sequence[Event | Fact]]]
@@ -183,6 +190,7 @@ def group_of(
             event_id=item.id,
             keys=keys if item.keys is None else item.keys,
             occurred_at=item.occurred_at or occurred_at,
+            blind=item.blind,
         )
     return group
 

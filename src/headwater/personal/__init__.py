@@ -3,6 +3,7 @@
 from headwater.personal.data import PersonalData
 from headwater.personal.forgetting import Certificate, Forgetting, SubjectWasForgotten, is_genuine
 from headwater.personal.master import KeyService, MasterKeys
+from headwater.personal.retention import Retained, Retention, RetentionApplied
 from headwater.personal.sealing import FORGOTTEN, Sealing
 
 __all__ = [
@@ -12,6 +13,9 @@ __all__ = [
     "KeyService",
     "MasterKeys",
     "PersonalData",
+    "Retained",
+    "Retention",
+    "RetentionApplied",
     "Sealing",
     "SubjectWasForgotten",
     "is_genuine",

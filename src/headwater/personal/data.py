@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
+
+import msgspec
 
 from headwater.errors import SettingError
-from headwater.events import Event, EventType
+from headwater.events import Event, EventType, EventTypes
+from headwater.events.personal import personal_marks
 from headwater.log import Database, Fact, Written
-from headwater.log.writing import event_of
+from headwater.log.enqueuing import Enqueue
+from headwater.log.writing import Group, event_of
 from headwater.personal.forgetting import Forgetting, destroy_again
 from headwater.personal.keys import SubjectKeys
 from headwater.personal.ledger import Gone, Ledger
 from headwater.personal.master import KeyService, MasterKeys
+from headwater.personal.places import Place
 from headwater.personal.sealing import Sealing
 from headwater.personal.signing import Signer
+
+S = TypeVar("S", bound=msgspec.Struct)
 
 
 class Secrets(Protocol):
@@ -92,24 +99,58 @@ class PersonalData:
             return await self.sealing.seal(tenant, events)
         return events
 
+    async def seal_group(self, group: Group, types: EventTypes) -> None:
+        """Seals the personal fields of events that came as JSON, of types that are known here, in place.
+
+        What has another shape stays as it is: the database refuses it. So does everything where there is no master
+        key. Raises SubjectForgotten and KeyUnavailable.
+        """
+        known = {declared.name: declared for declared in types}
+        personal = {name: found for name in set(group.types) if (found := known.get(name)) and found.personal}  # fmt: skip
+        if personal and self._can_seal:
+            await self.sealing.seal_group(group, personal)
+
+    @property
+    def _can_seal(self) -> bool:
+        secrets = self._secrets
+        return bool(self._service or secrets.master_key or secrets.master_key_file)
+
+    async def seal_jobs(self, tenant: str, jobs: Sequence[Enqueue]) -> Sequence[Enqueue]:
+        """The jobs, their personal arguments sealed."""
+        if any(job.personal for job in jobs):
+            return [await self.sealing.seal_job(tenant, job) for job in jobs]
+        return jobs
+
+    async def seal_fields(self, tenant: str, value: S) -> S:
+        """A struct, such as a command, with the fields sealed that it marks as personal."""
+        marks = personal_marks(type(value))
+        return await self.sealing.seal_fields(tenant, value, marks) if marks else value
+
+    async def opened(self, tenant: str, texts: Collection[str]) -> dict[str, str]:
+        """Sealed texts and what they open to; see Sealing. Raises SettingError where there is no master key."""
+        return await self.sealing.opened(tenant, texts)
+
     def forgetting(
         self,
         operator: Database,
         append: Callable[..., Awaitable[Written]],
         reads: Callable[[str, str], Awaitable[list[Event]]],
+        places: Sequence[Place] = (),
     ) -> Forgetting:
         """Forgets persons. Raises SettingError where a key or the ledger is not set."""
         ledger, log_id = self._ledger(), operator.identity.log_id
-        return Forgetting(operator, log_id, self.sealing, ledger.signer, ledger, append, reads)
+        return Forgetting(
+            operator, log_id, self.sealing, ledger.signer, ledger, append, reads, places
+        )
 
-    async def hold_to_ledger(self, operator: Database) -> int:
+    async def hold_to_ledger(self, operator: Database, places: Sequence[Place] = ()) -> int:
         """Forgets again whom a restored database has forgotten to forget; how many keys were destroyed.
 
         Raises SettingError where the settings name a ledger and no key that signs it, and LedgerBroken.
         """
         if not self._secrets.forgotten_ledger:
             return 0
-        return await destroy_again(operator, operator.identity.log_id, self._ledger())
+        return await destroy_again(operator, operator.identity.log_id, self._ledger(), places)
 
     def _ledger(self) -> Ledger:
         if not self._secrets.signing_key or not self._secrets.forgotten_ledger:

@@ -10,16 +10,20 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from headwater.errors import SubjectForgotten
+from headwater.errors import InvalidEvent, SubjectForgotten
+from headwater.events.personal import WEEK_DAYS
 from headwater.log.database import Database
 from headwater.log.statements import Statements
 from headwater.personal.master import KEY_BYTES, KeyService, cipher
 
 SQL = Statements("headwater.personal")
 _CACHED = 10_000
+_UNTIL = "\x1f"
+"""What parts a subject from the day until which something of them is kept."""
 _FRESH_SECONDS = 30.0
 KeyRow = tuple[str, UUID, bytes | None, str]
 """Subject, id, wrapped key, the master key's name."""
@@ -44,6 +48,22 @@ class Key:
         encoded = base64.urlsafe_b64encode(key_id.bytes).decode().rstrip("=")
         seals, nonces = _derived(root, b"seal"), _derived(root, b"nonce")
         return Key(key_id, cipher(seals), nonces, context, f"hw1.{encoded}.")
+
+
+def key_name(subject: str, keep_days: int | None) -> str:
+    """Under which name the key is kept: the subject's, or that of what is kept of them until a day."""
+    if _UNTIL in subject:
+        raise InvalidEvent("A subject's name holds a control character.", hint="Use an identifier.")
+    if keep_days is None:
+        return subject
+    today = datetime.now(UTC).date()
+    week = today - timedelta(days=today.toordinal() % WEEK_DAYS)
+    return f"{subject}{_UNTIL}{week + timedelta(days=keep_days)}"
+
+
+def whose_of(name: str) -> str:
+    """The subject of a key's name."""
+    return name.partition(_UNTIL)[0]
 
 
 def _derived(root: bytes, purpose: bytes) -> bytes:

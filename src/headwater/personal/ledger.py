@@ -7,7 +7,7 @@ before anything is read.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,13 +58,22 @@ class Ledger:
 
     def add(self, log: str, key_id: UUID, request: UUID) -> None:
         """Adds a key, unless it is there."""
-        if any(line.key_id == key_id and line.log == log for line in self):
+        self.add_all(log, [key_id], request)
+
+    def add_all(self, log: str, key_ids: Sequence[UUID], request: UUID) -> None:
+        """Adds those keys that are not there."""
+        known = {line.key_id for line in self if line.log == log}
+        lines = [
+            Line(log, key_id, request, self.signer.sign("ledger", log, str(key_id), str(request)))
+            for key_id in key_ids
+            if key_id not in known
+        ]
+        if not lines:
             return
-        signature = self.signer.sign("ledger", log, str(key_id), str(request))
         self.path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:
-            os.write(descriptor, msgspec.json.encode(Line(log, key_id, request, signature)) + b"\n")
+            os.write(descriptor, b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
             os.fsync(descriptor)
         finally:
             os.close(descriptor)

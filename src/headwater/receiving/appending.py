@@ -19,7 +19,7 @@ from headwater.views.messages import Kept
 
 Due = Sequence[tuple[Kept, Told]]
 Numbered = Sequence[tuple[int, Group]]
-_REFUSED = "HW060"
+_REFUSED = "HW061"
 
 
 class Refused(Exception):

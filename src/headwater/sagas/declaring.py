@@ -38,6 +38,10 @@ class SagaDefinitions(NoticeDefinitions, ABC):
     def decider(self, command: type[Command]) -> Decider[Any]:
         """Who decides on a command."""
 
+    @abstractmethod
+    async def seal_fields(self, value: Any, *, tenant: str) -> Any:
+        """A value, the fields sealed that its class marks as personal."""
+
     def saga(
         self,
         *,

@@ -62,6 +62,10 @@ class SagaApp(Protocol):
         """Who decides on a command."""
         ...
 
+    async def seal_fields(self, value: Any, *, tenant: str) -> Any:
+        """A value, the fields sealed that its class marks as personal."""
+        ...
+
 
 async def run_saga(app: SagaApp, job: RunningJob, saga: str, instance: str, *, timer: bool) -> str:
     """Runs an instance in a job; how it stands then. Raises UnknownSaga where this process has not the code for it."""
@@ -178,7 +182,8 @@ class Run:
         call.begun = True
 
         async def made() -> Any:
-            return await call.what(call.argument, key_of(self.record, call.step))
+            result = await call.what(call.argument, key_of(self.record, call.step))
+            return await self.app.seal_fields(result, tenant=self.record.job.tenant)
 
         self.tasks[call.step] = (
             call,

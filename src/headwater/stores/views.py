@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 from headwater.log import Database
+from headwater.personal.opener import Opener
 from headwater.readers.feeds import FeedView
 from headwater.readers.handles import FoldView, RowsView
 from headwater.stores.postgres.derived import DeciderOf
@@ -36,16 +37,19 @@ def stored_views(
     feeds: Iterable[FeedView],
     publications: Iterable[tuple[Publication, Store]],
     decider_of: DeciderOf,
+    opener: Opener,
 ) -> dict[str, StoredView]:
     """The views by name, folds first. ``relay`` is in the relay's role; nothing here does I/O."""
     in_log: dict[str, PostgresFold[Any]] = {}
     stored: dict[str, StoredView] = {}
     for view in folds:
         if view.store is None:
-            stored[view.name] = in_log[view.name] = PostgresFold(relay, view.fold, decider_of)
+            stored[view.name] = in_log[view.name] = PostgresFold(
+                relay, view.fold, decider_of, opener
+            )
         else:
             documents = cast("DocumentsEngine", engines[view.store.name]).documents
-            stored[view.name] = OutsideFold(relay, view.fold, documents, PostgresDocuments)
+            stored[view.name] = OutsideFold(relay, view.fold, documents, PostgresDocuments, opener)
     for handle in rows:
         if handle.store is not None:
             where = cast("TablesEngine", engines[handle.store.name])
@@ -56,7 +60,7 @@ def stored_views(
         stored[handle.name] = PostgresRows(relay, handle.view, fold)
     for feed in feeds:
         engine = cast("RowsEngine", engines[feed.store.name])
-        stored[feed.name] = DrivenFeed(relay, feed.feed, engine.rows, engine.every_seconds)
+        stored[feed.name] = DrivenFeed(relay, feed.feed, engine.rows, engine.every_seconds, opener)
     for publication, bus in publications:
         messages = cast("MessagesEngine", engines[bus.name]).messages
         stored[publication.name] = DrivenPublication(relay, publication, messages)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import msgspec
 
 from headwater.events import Column
+from headwater.views.opening import Opened
 from headwater.views.storage import Hold, LastEvent, Place, Storage
 
 
@@ -19,7 +20,7 @@ class Part:
     """Rows of one event type and one month: CSV as Postgres writes it, without a header.
 
     Times are microseconds since 1970; NULL is empty, and the empty text is quoted. ``after`` and
-    ``upto`` are the range of positions that it covers.
+    ``upto`` are the range of positions that it covers. ``opened`` are its rows that hold what was sealed.
     """
 
     type: str
@@ -28,6 +29,7 @@ class Part:
     after: int
     upto: int
     data: bytes
+    opened: tuple[Opened, ...] = ()
 
 
 @dataclass(slots=True)
@@ -67,6 +69,10 @@ class StoredFile(msgspec.Struct, frozen=True):
     upto: int
     rows: int
     bytes: int
+
+
+ReadPart = Callable[[StoredFile, Sequence[int] | None], Awaitable[Part]]
+"""A file's rows as the log gives them now: those at some positions, or all."""
 
 
 class OutsideBatches(Storage, Protocol):
@@ -117,6 +123,20 @@ class OutsideRows(OutsideBatches, Protocol):
 
     def locate(self, place: Place, file: StoredFile) -> str:
         """Where other programs find a file."""
+        ...
+
+
+@runtime_checkable
+class PurgedRows(Protocol):
+    """Rows that can be written anew, without what they held before."""
+
+    async def purge(
+        self, hold: Hold, rows: Sequence[tuple[StoredFile, Sequence[int]]], read: ReadPart
+    ) -> str:
+        """Writes the rows of one type, at some positions of its files, as ``read`` gives them; what stays, where some does.
+
+        Raises LeaseLost.
+        """
         ...
 
 

@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 from headwater.log.database import Connection
 from headwater.views.fold import Derived, Document, Key
 from headwater.views.indexes import Counter, Distinct, Entry, Index, Places, Ranking, Seen
+from headwater.views.opening import Opened
 from headwater.views.storage import Checkpoint, Hold, LastEvent, Place, Storage
 
 
@@ -29,6 +30,7 @@ class Step:
     derived: list[Derived] = field(default_factory=list)
     indexes: tuple[Index, ...] = ()
     seen: Seen = field(default_factory=lambda: Seen(()))
+    opened: tuple[Opened, ...] = ()
 
 
 Culprit = tuple[int, Key | None, str, str]
@@ -142,6 +144,15 @@ class OutsideDocuments(Storage, Protocol):
         self, place: Place, tenant: str, after: str, limit: int
     ) -> tuple[int, list[tuple[str, bytes]]]:
         """The checkpoint and a page of documents in the order of keys, in one atomic step."""
+        ...
+
+
+@runtime_checkable
+class Rewritten(Protocol):
+    """Documents whose engine keeps on disk what was overwritten, until it writes its files anew."""
+
+    async def rewrite(self) -> str:
+        """Has the files written anew; what stays, where some does."""
         ...
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from headwater.errors import ViewDefinitionError
 from headwater.events import Column, Event, EventType
 from headwater.relay import OnFailure
 from headwater.views.definition import Definition
+from headwater.views.opening import check_opens
 
 _METADATA = Column("metadata", "jsonb", "e.metadata")
 _SCHEMA_VERSION = Column("schema_version", "integer", "e.schema_version")
@@ -17,12 +18,13 @@ _SCHEMA_VERSION = Column("schema_version", "integer", "e.schema_version")
 
 @dataclass(frozen=True)
 class Feed:
-    """A feed's definition: which types of events go to which store."""
+    """A feed's definition: which types of events go to which store, and which personal fields in clear."""
 
     name: str
     events: tuple[type[Event], ...]
     store: str
     on_failure: OnFailure = "park"
+    opens: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.events:
@@ -34,6 +36,7 @@ class Feed:
                 f"Earlier versions of {confined[0]!r} are upcast by a Python function, which no feed can call.",
                 hint="Write the steps as Rename, Cast, Default, Remove or Computed.",
             )
+        check_opens(self.name, self.opens, self.types)
         _ = self.definition
 
     @cached_property
@@ -54,10 +57,13 @@ class Feed:
     @cached_property
     def definition(self) -> Definition:
         """The definition as data."""
-        columns: dict[str, Sequence[Sequence[str]]] = {
+        columns: dict[str, Any] = {
             name: [c.definition for c in columns] for name, columns in self.columns.items()
         }
-        return Definition(self.name, "feed", {"columns": columns, "store": self.store})
+        content = {"columns": columns, "store": self.store}
+        return Definition(
+            self.name, "feed", content | ({"opens": self.opens} if self.opens else {})
+        )
 
 
 def _columns(declared: EventType) -> tuple[Column, ...]:

@@ -29,7 +29,9 @@ from headwater.events import Column, Event, EventType, EventTypes, Recorded
 from headwater.events.schema import relation_of, schema_of
 from headwater.relay import OnFailure
 from headwater.views.definition import Definition
-from headwater.views.indexes import Index, check_indexes, name_of_index
+from headwater.views.indexes import Distinct, Index, check_indexes, name_of_index
+from headwater.views.opening import check_opens
+from headwater.views.purpose import Purpose
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))
@@ -71,6 +73,8 @@ class Fold(Generic[D]):
 
     For each key, ``evolve(state, event)`` gives the next state, None to remove the document. A third parameter, where the function has one, receives the whole
     ``Recorded`` event. ``derive`` gives the events, or commands, that follow from a change. ``indexes`` are kept beside the documents. ``version`` is raised when code that ``evolve`` calls has changed. ``store`` names a store outside the log's database.
+    ``opens`` names the personal fields that the function gets in clear. With a ``purpose`` there is a document for whoever
+    agrees to it, from then on.
     """
 
     name: str
@@ -84,6 +88,10 @@ class Fold(Generic[D]):
     store: str | None = None
     derive: Derive | None = None
     indexes: tuple[Index, ...] = ()
+    opens: tuple[str, ...] = ()
+    purpose: Purpose | None = None
+    takes: tuple[type[Event], ...] = ()
+    """The types that the function takes: of a view for a purpose, not those that only say who agrees."""
 
     @staticmethod
     def of(
@@ -95,6 +103,8 @@ class Fold(Generic[D]):
         version: int,
         store: str | None = None,
         indexes: Sequence[Index] = (),
+        opens: Sequence[str] = (),
+        purpose: Purpose | None = None,
     ) -> Fold[D]:
         """The fold of an annotated function. Raises ViewDefinitionError."""
         view = name or evolve.__name__
@@ -107,10 +117,12 @@ class Fold(Generic[D]):
             )
         state, annotated = hints[parameters[0]], hints[parameters[1]]
         union = get_origin(annotated) in {Union, types.UnionType}
-        events = get_args(annotated) if union else (annotated,)
+        takes = get_args(annotated) if union else (annotated,)
+        agreeing = () if purpose is None else (purpose.given, purpose.withdrawn)
+        events = tuple(dict.fromkeys((*takes, *agreeing)))
         fold = Fold(
             view, key, state, evolve, events, len(parameters) == 3, on_failure, version, store,
-            indexes=tuple(indexes),
+            indexes=tuple(indexes), opens=tuple(sorted(set(opens))), purpose=purpose, takes=takes,
         )  # fmt: skip
         fold.check()
         return fold
@@ -144,6 +156,14 @@ class Fold(Generic[D]):
                     "always have.",
                     hint="A fold's key is a required field of every event that it reads.",
                 )
+        check_opens(self.name, self.opens, self.types)
+        if self.purpose is not None:
+            self.purpose.check(self.name, self.key, self.opens, self.types)
+        if self.opens and any(isinstance(index, Distinct) for index in self.indexes):
+            raise ViewDefinitionError(
+                f"The fold {self.name!r} opens personal fields and counts distinct values.",
+                hint="What such a count has seen cannot be taken back: leave the index, or opens=, out.",
+            )
         _ = self.definition
 
     @cached_property
@@ -162,6 +182,10 @@ class Fold(Generic[D]):
             content["derive"] = _code_of(self.derive)
         if self.indexes:
             content["indexes"] = sorted(map(name_of_index, self.indexes))
+        if self.opens:
+            content["opens"] = list(self.opens)
+        if self.purpose is not None:
+            content["purpose"] = self.purpose.definition
         return Definition(self.name, "fold", content)
 
     @cached_property
@@ -239,9 +263,20 @@ def evolve_all(
     Raises Failed at the first event that the function cannot take; the states of earlier events
     stand.
     """
-    evolve, initial = fold.evolve, fold.state()
+    evolve, initial, purpose = fold.evolve, fold.state(), fold.purpose
     for item in events:
         state = states.get(item.key)
+        if purpose is not None:
+            said = purpose.said(item.event)
+            if said == "given" and state is None:
+                state = initial
+            if said == "withdrawn":
+                state = None
+            if said is not None:
+                states[item.key] = state
+                yield item.key
+            if state is None or type(item.event) not in fold.takes:
+                continue
         try:
             arguments = (initial if state is None else state, item.event)
             changed = (
@@ -254,9 +289,16 @@ def evolve_all(
                 for index in fold.indexes:
                     index.entry(changed)  # what it cannot hold cannot be applied
         except Exception as error:
-            raise Failed(item.position, f"{type(error).__name__}: {error}") from error
-        states[item.key] = changed
+            raise Failed(item.position, _reason(fold, error)) from error
+        # Whether somebody agrees is told by whether there is a document.
+        states[item.key] = initial if changed is None and purpose is not None else changed
         yield item.key
+
+
+def _reason(fold: Fold[Any], error: Exception) -> str:
+    """Why an event was not applied. It is kept, so of a view that opens it says nothing of the event's data."""
+    kind = type(error).__name__
+    return f"{kind}, in a view that opens personal fields" if fold.opens else f"{kind}: {error}"
 
 
 def derive_all(

@@ -22,7 +22,7 @@ from headwater.commands import Accepted, Command, Rejection
 from headwater.commands.deciding import Request as Asking
 from headwater.commands.deciding import decide_within
 from headwater.errors import IdempotencyKeyMissing, RequestRefused
-from headwater.log.answers import Asked
+from headwater.log.answers import Asked, KeptAnswer
 from headwater.log.driver import (
     AsyncDriver,
     AsyncSession,
@@ -31,20 +31,13 @@ from headwater.log.driver import (
     driver_of,
 )
 from headwater.log.tracing import span
+from headwater.personal.answers import seen_now
 
 HEADER = "Idempotency-Key"
 REPLAYED = "Idempotent-Replayed"
 _KEY = re.compile(r'"?([\x21\x23-\x7e]{1,200})"?')
 
 Tell = Callable[[Request], str]
-
-
-class _Answer(msgspec.Struct, array_like=True):
-    """An answer as it is kept."""
-
-    status: int
-    headers: list[tuple[bytes, bytes]]
-    body: bytes
 
 
 class _NotKept(Exception):
@@ -71,6 +64,7 @@ class Idempotency:
 
     async def __call__(self, request: Request) -> Once:
         """The request, known by its key. Raises IdempotencyKeyMissing and RequestRefused."""
+        seen_now.set(set())
         body = await request.body()
         name = self._name(request, body)
         tenant = self.tenant if isinstance(self.tenant, str) else self.tenant(request)
@@ -127,6 +121,8 @@ class Once:
         if self._asked is not None:
             driver = cast("AsyncDriver", driver_of(session))
             await driver.run(self._asked.settle(_kept(response)))
+            if seen := seen_now.get():
+                await driver.run(self._asked.is_of(seen))
         return response
 
     async def do(
@@ -175,6 +171,8 @@ class Once:
         if self._asked is not None:
             driver = cast("BlockingDriver", driver_of(session))
             driver.run(self._asked.settle(_kept(response)))
+            if seen := seen_now.get():
+                driver.run(self._asked.is_of(seen))
         return response
 
 
@@ -211,14 +209,14 @@ def _plain(value: Any) -> Any:
 
 
 def _kept(response: Response) -> bytes:
-    answer = _Answer(response.status_code, list(response.raw_headers), bytes(response.body))
+    answer = KeptAnswer(response.status_code, list(response.raw_headers), bytes(response.body))
     return msgspec.msgpack.encode(answer)
 
 
 def _replayed(kept: bytes | None) -> Response | None:
     if kept is None:
         return None
-    answer = msgspec.msgpack.decode(kept, type=_Answer)
+    answer = msgspec.msgpack.decode(kept, type=KeptAnswer)
     response = Response(answer.body, answer.status)
     response.raw_headers = [*answer.headers, (REPLAYED.lower().encode(), b"true")]
     return response

@@ -10,7 +10,7 @@ from headwater.app import App
 from headwater.entrances.cli import output
 from headwater.entrances.cli.commands import json_option
 from headwater.entrances.cli.main import cli, command
-from headwater.personal import Certificate, MasterKeys
+from headwater.personal import Certificate, MasterKeys, Retention
 from headwater.personal.signing import Signer
 
 
@@ -68,6 +68,25 @@ async def forget(
     return int(not certificate.holds)
 
 
+@command(app_needed=True)
+@json_option
+async def retain(app: App, as_json: bool) -> int:
+    """End what is kept for a time and due: destroy its keys, and purge what was opened by them.
+
+    Run it every day. Interrupted and started again, it goes on where it was.
+    """
+    done = await Retention(await app.forgetting()).apply()
+    if as_json:
+        output.json(done)
+        return 0
+    total = sum(done.keys.values())
+    output.say(f"{total:,} keys of what was kept until {done.upto} or before are destroyed")
+    rows = [(f.where, f.purged, f.note) for f in done.places]
+    if rows:
+        output.table(("place", "purged", "note"), rows)
+    return 0
+
+
 def _show(certificate: Certificate) -> None:
     told: list[tuple[str, Any]] = [
         ("subject", f"{certificate.subject} of {certificate.tenant}"),
@@ -84,6 +103,10 @@ def _show(certificate: Certificate) -> None:
         ("signature", certificate.signature),
     ]
     output.table(("", "certificate"), told)
+    if certificate.places:
+        output.say("")
+        rows = [(f.where, f.purged, f.left, f.note) for f in certificate.places]
+        output.table(("place", "purged", "left", "note"), rows)
     output.say("\nWhat remains:")
     for text in certificate.remains:
         output.say(f"- {text}")

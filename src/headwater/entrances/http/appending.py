@@ -63,6 +63,7 @@ async def append_events(call: Call) -> Response:
     incoming = decode(media, await bodies.read(call.request, limits), tenant, limits)
     incoming.group.idempotency_key = key
     _carry(incoming.group)
+    await call.service.app.seal_group(incoming.group)
     database = call.service.app.database()
     if call.flag("each"):
         if key is not None:

@@ -73,3 +73,9 @@ SELECT headwater.register_type(%(type)s, %(schema_version)s, %(stream_pattern)s,
 
 -- name: register_upcasts
 SELECT headwater.register_upcasts(%(type)s, %(schema_version)s, %(upcasts)s::jsonb)
+
+-- name: with_key
+SELECT e.position, e.tenant, e.stream, e.version, e.type, e.schema_version, e.id, e.recorded_at, e.occurred_at,
+       e.data::text, e.metadata::text, e.keys
+FROM headwater.key_events AS k JOIN headwater.events AS e ON e.position = k.position
+WHERE k.tenant = %(tenant)s AND k.key = %(key)s ORDER BY e.position LIMIT %(max_rows)s

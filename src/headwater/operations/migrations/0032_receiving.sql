@@ -15,7 +15,7 @@ BEGIN
   FROM headwater.append_groups(receive.streams, receive.types, receive.data, receive.groups, NULL, receive.metadata, NULL,
     receive.keys, receive.occurred_at, receive.schema_versions, receive.tenant) AS a;
   IF done.outcomes <> '[]' THEN
-    RAISE EXCEPTION 'Messages cannot be appended.' USING ERRCODE = 'HW060', DETAIL = done.outcomes;
+    RAISE EXCEPTION 'Messages cannot be appended.' USING ERRCODE = 'HW061', DETAIL = done.outcomes;
   END IF;
   UPDATE headwater.inboxes AS i
   SET log = receive.log, epoch = receive.epoch, position = receive.position, upto = receive.upto, sequence = receive.sequence,

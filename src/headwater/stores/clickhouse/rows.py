@@ -12,7 +12,7 @@ from headwater.events import Column
 from headwater.stores.clickhouse.batches import ClickHouseBatches
 from headwater.stores.clickhouse.columns import Kept, kept, structure
 from headwater.stores.clickhouse.text import listed, quoted, statement
-from headwater.views.batches import Part, StoredFile
+from headwater.views.batches import Part, ReadPart, StoredFile
 from headwater.views.storage import Hold, Place
 
 _CHUNK = 100_000
@@ -90,6 +90,49 @@ class ClickHouseRows(ClickHouseBatches):
                     statement("rows.trim", table=table, on_cluster=engine.on_cluster, upto=upto)
                 )
 
+    async def purge(
+        self, hold: Hold, rows: Sequence[tuple[StoredFile, Sequence[int]]], read: ReadPart
+    ) -> str:
+        """Makes the table anew with these rows as they are now, and drops the one of before; see PurgedRows.
+
+        A mutation would keep the parts of before for minutes, and on a cluster that is what is done. The new table
+        shares the files of all months that are not concerned; it has seen no blocks yet.
+        """
+        engine, place, kind = self._engine, hold.place, rows[0][0].type
+        table, columns = self._table(place, kind), [kept(c) for c in (await read(*rows[0])).columns]
+        gone = listed(str(position) for _, positions in rows for position in positions)
+        named = {"table": table, "on_cluster": engine.on_cluster, "positions": gone}
+        target = table
+        if engine.store.cluster:
+            await engine.run(statement("rows.purge", **named))
+        else:
+            target = engine.table("headwater_purged", self._name(place, kind))
+            await self._copy_without(table, target, gone)
+        for file, positions in rows:
+            part = await read(file, positions)
+            # Under a token of its own: the same rows may have been added before, and taken out again.
+            await engine.run(self._fill(target, columns, uuid4().hex), None, part.data)
+        if engine.store.cluster:
+            return f"In parts of the table {table} that ClickHouse removes by itself, in minutes."
+        await engine.run(statement("rows.exchange", table=table, other=target))
+        await engine.run(statement("checkpoints.drop", table=target, on_cluster=""))
+        return ""
+
+    async def _copy_without(self, table: str, target: str, positions: str) -> None:
+        """A table with all rows of another but those at some positions."""
+        engine = self._engine
+        await engine.run(statement("checkpoints.drop", table=target, on_cluster=""))
+        await engine.run(statement("rows.create_like", table=table, other=target))
+        found = await engine.query(statement("rows.months", table=table, positions=positions))
+        for month, is_concerned in found:
+            how = "rows.copy_month" if is_concerned else "rows.share_month"
+            await engine.run(
+                statement(
+                    how, table=table, other=target, month=month, positions=positions,
+                    settings=engine.inserting(uuid4().hex),
+                )
+            )  # fmt: skip
+
     async def _is_written(self, place: Place, part: Part) -> bool:
         """Whether any row of the part's range and month is there: its insert was one block."""
         engine = self._engine
@@ -152,10 +195,10 @@ class ClickHouseRows(ClickHouseBatches):
             await engine.run(statement("checkpoints.drop", table=scratch, on_cluster=""))
         return [str(position) for (position,) in found]
 
-    def _fill(self, scratch: str, columns: Sequence[Kept]) -> str:
+    def _fill(self, scratch: str, columns: Sequence[Kept], token: str | None = None) -> str:
         return statement(
             "rows.fill_scratch", scratch=scratch,
-            columns=listed(quoted(c.name) for c in columns), settings=self._engine.inserting(),
+            columns=listed(quoted(c.name) for c in columns), settings=self._engine.inserting(token),
             values=listed(c.value for c in columns), structure=structure(columns),
         )  # fmt: skip
 

@@ -20,7 +20,7 @@ from headwater.stores.lake import parquet
 from headwater.stores.lake.engine import LakeEngine
 from headwater.stores.lake.manifest import WHOLE_EVERY, Latest, Manifest, Published, Retired
 from headwater.stores.lake.merging import next_run
-from headwater.views.batches import Part, RowsStep, StoredFile
+from headwater.views.batches import Part, ReadPart, RowsStep, StoredFile
 from headwater.views.storage import Checkpoint, Hold, Place
 
 _REMOVED_AT_ONCE = 1_000
@@ -103,13 +103,44 @@ class LakeRows:
             raise LeaseLost("Another relay has taken over.")
         return newest
 
-    async def _write(self, place: Place, part: Part) -> StoredFile:
+    async def purge(
+        self, hold: Hold, rows: Sequence[tuple[StoredFile, Sequence[int]]], read: ReadPart
+    ) -> str:
+        """Writes the files anew, and removes the objects that they were; see PurgedRows.
+
+        A reader that has begun with the list of before finds an object gone, and begins again.
+        """
+        for file, _ in rows:
+            held = await self._held(hold)
+            anew = await self._write(hold.place, await read(file, None), f"-{held.number + 1}")
+            await self._commit(
+                hold.place,
+                Manifest(
+                    held.number + 1, held.position, held.epoch, held.fence, held.last_position,
+                    held.last_id, (anew,), retired=(Retired(file.path, 0),),
+                ),
+            )  # fmt: skip
+            await self._remove_others(hold, file)
+        return ""
+
+    async def _remove_others(self, hold: Hold, file: StoredFile) -> None:
+        """Removes the objects of a file's range that are named no more, or never were."""
+        root, folder = manifests.root(hold.place), file.path.rpartition("/")[0]
+        there = await self._engine.listed(f"{root}/{folder}/")
+        newest = await self._held(hold)
+        said = manifests.listing(await self._chain(hold.place, newest.number))
+        named = {each.path for each in said.files}
+        found = (path.removeprefix(f"{root}/") for path, _ in there)
+        gone = [path for path in found if path not in named and _overlaps(path, file)]
+        await self.remove_unnamed(hold.place, gone)
+
+    async def _write(self, place: Place, part: Part, anew: str = "") -> StoredFile:
         def rendered() -> tuple[int, bytes]:
             table = parquet.table_of(part)
             return table.num_rows, parquet.parquet_of(table)
 
         rows, data = await asyncio.to_thread(rendered)
-        path = _path(part.type, part.month, part.after, part.upto)
+        path = _path(part.type, part.month, part.after, part.upto, anew)
         await self._engine.put(f"{manifests.root(place)}/{path}", data)
         return StoredFile(path, part.type, part.month, part.after, part.upto, rows, len(data))
 
@@ -269,5 +300,11 @@ class LakeRows:
         return [manifests.decode(data) for data in found if data is not None]
 
 
-def _path(kind: str, month: str, after: int, upto: int) -> str:
-    return f"type={kind}/month={month}/{after:016}-{upto:016}.parquet"
+def _path(kind: str, month: str, after: int, upto: int, anew: str = "") -> str:
+    return f"type={kind}/month={month}/{after:016}-{upto:016}{anew}.parquet"
+
+
+def _overlaps(path: str, file: StoredFile) -> bool:
+    """Whether an object holds positions that a file does, by its name."""
+    after, upto = path.rpartition("/")[2].removesuffix(".parquet").split("-")[:2]
+    return int(after) < file.upto and int(upto) > file.after

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 from psycopg import sql
+from psycopg.errors import Diagnostic, LockNotAvailable, QueryCanceled
 
 from headwater.log import arrays
-from headwater.log.database import Connection
+from headwater.log.database import Connection, connect
 from headwater.stores.postgres.derived import DerivedEvents
 from headwater.stores.postgres.publishing import point
 from headwater.stores.postgres.sql_view_text import template
@@ -20,6 +22,8 @@ from headwater.views.driving.work import encode
 from headwater.views.fold import Document, Key
 
 _PRUNE_EVERY = 50
+_REWRITTEN_BYTES = 256 * 2**20
+"""A table of up to this size is rewritten at once when a person is forgotten: for about a second or two."""
 _RETAINED = 100_000
 """For how many positions behind the views over the documents their changes are kept.
 
@@ -64,6 +68,8 @@ class PostgresDocuments:
     async def create(self, connection: Connection) -> None:
         """Creates this generation's table."""
         await connection.execute(self._sql("create"))
+        if "opens" in self._record.definition.content:
+            await connection.execute(self._sql("no_statistics"))
         await secure(connection, self.table)
 
     async def publish(self, connection: Connection) -> None:
@@ -106,7 +112,7 @@ class PostgresDocuments:
 
     async def apply(self, step: Step, aside: SetAside) -> None:
         """A batch in one commit: in one statement, where nothing but documents is to be written."""
-        if step.removed or aside or step.derived or self.readers:
+        if step.removed or aside or step.derived or step.opened or self.readers:
             async with self._record.batch(step.after, step.upto) as connection:
                 await self.write(connection, step)
                 await self._record.record_aside(connection, aside)
@@ -117,6 +123,7 @@ class PostgresDocuments:
 
     async def write(self, connection: Connection, step: Step) -> None:
         """Documents, and what changed for the views over them, inside a transaction."""
+        await self._record.register(connection, step.opened)
         if step.kept:
             await connection.execute(self._sql("write"), _documents(step), prepare=True)
         if step.removed:
@@ -145,6 +152,38 @@ class PostgresDocuments:
                 self._sql("prune_changes", self.changes),
                 {"view": self._record.name, "readers": self.readers, "retained": _RETAINED},
             )
+
+    async def rewrite(self) -> str:
+        """Writes the table anew, without what was there before; what stays, where some does.
+
+        A row that was overwritten leaves its bytes in the page, where VACUUM does not clear them. Readers wait
+        meanwhile, so a large table is left to a quiet hour.
+        """
+        named = self.table.as_string()
+        later = (
+            f"In free space of the table {named}, until VACUUM FULL rewrites it in a quiet hour."
+        )
+        dead: list[int] = []
+
+        def hear(told: Diagnostic) -> None:
+            if (counted := re.match(r"\d+", told.message_detail or "")) is not None:
+                dead.append(int(counted[0]))
+
+        connection = await connect(self._record.database.url, "headwater_relay", name="headwater forget")  # fmt: skip
+        async with connection:
+            connection.add_notice_handler(hear)
+            await connection.execute(SQL["opened.wait_for_readers"])
+            row = await (await connection.execute(self._sql("size"), {"table": named})).fetchone()
+            assert row is not None
+            if row[0] > _REWRITTEN_BYTES:
+                return later
+            try:
+                await connection.execute(self._sql("rewrite"))
+            except (LockNotAvailable, QueryCanceled):
+                return later
+        if dead and dead[-1]:
+            return f"In rows of {named} that a transaction of before still sees: end it, then VACUUM FULL."
+        return ""
 
     async def changes_kept(self, connection: Connection, after: int) -> bool:
         """Whether all changes after a position are still known."""

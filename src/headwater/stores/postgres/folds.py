@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 from headwater.errors import InvalidEvent
 from headwater.log.database import Connection, Database
+from headwater.personal.opener import Opener
+from headwater.personal.places import Found, Person
 from headwater.relay import CannotApply
 from headwater.stores.postgres.derived import DeciderOf, DerivedEvents
 from headwater.stores.postgres.documents import PostgresDocuments
@@ -14,7 +16,8 @@ from headwater.views.definition import Sample, Verification
 from headwater.views.documents import SetAside, Step
 from headwater.views.driving.checking import FoldCheck
 from headwater.views.driving.fold import DrivenFold
-from headwater.views.driving.record import snapshot
+from headwater.views.driving.purging import AT_ONCE, drop_others, refolded
+from headwater.views.driving.record import SQL, snapshot
 from headwater.views.driving.replaying import Replay, concerned
 from headwater.views.driving.view import DrivenView
 from headwater.views.fold import Document, Fold, Key
@@ -27,9 +30,13 @@ class PostgresFold(DrivenFold[D]):
     """A fold in Postgres. Changes are noted where SQL views over its documents are attached."""
 
     def __init__(
-        self, database: Database, fold: Fold[D], decider_of: DeciderOf | None = None
+        self,
+        database: Database,
+        fold: Fold[D],
+        decider_of: DeciderOf | None = None,
+        opener: Opener | None = None,
     ) -> None:
-        super().__init__(database, fold)
+        super().__init__(database, fold, opener=opener)
         derived = None if decider_of is None else DerivedEvents(self.record, decider_of)
         self.documents = PostgresDocuments(self.record, derived)
         self._readers: list[DrivenView] = []
@@ -103,3 +110,36 @@ class PostgresFold(DrivenFold[D]):
                 ) from failure
             await self.record.unpark(connection, replay.done)
         return len(replay.done)
+
+    async def purge(self, person: Person) -> Found:
+        """Folds the documents again that hold something of a person, and then rewrites the table; see Purgeable."""
+        purged, where = 0, f"view {self.name}"
+        if not self.folding.fold.opens:
+            return Found(where, note="It holds sealed text only.")
+        while keys := await self._purge_some(person):
+            purged += keys
+        note = await self.documents.rewrite() if purged else ""
+        return Found(where, purged, note=note)
+
+    async def _purge_some(self, person: Person) -> int:
+        async with self._database.transaction() as connection:
+            await connection.execute(SQL["record.lock_deployment"])
+            status = await self.learn(connection)
+            if status == "missing":
+                return 0
+            await drop_others(connection, self.record, person)
+            names = await self.record.registered(connection, person.key_id, AT_ONCE)
+            if not names:
+                return 0
+            keys = [(person.tenant, name) for name in names]
+            await self.record.disturb(connection)
+            upto = await self.record.checkpoint(connection)
+            assert upto is not None
+            if status == "stale":  # its documents come again with its rebuild, by the code of now
+                step, aside = Step(upto, upto, removed=keys), SetAside()
+            else:
+                step, aside = await refolded(self.folding, self.record, connection, keys, upto)
+            await self.documents.write(connection, step)
+            await self.record.record_aside(connection, aside)
+            await self.record.unregister(connection, person.key_id, names)
+        return len(keys)

@@ -122,6 +122,10 @@ class RedisDocuments(RedisIndexes):
         await self._run(_WRITE, *written(Keys(place), step, head))
         return replace(checkpoint, revision=checkpoint.revision + 1)
 
+    async def rewrite(self) -> str:
+        """Has the append-only file, and the snapshot, written anew: until then they hold what was overwritten."""
+        return await self._engine.rewrite()
+
     # Reading -------------------------------------------------------------------------------------
 
     async def get(self, place: Place, key: Key) -> tuple[int, bytes | None]:

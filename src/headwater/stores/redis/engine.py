@@ -5,13 +5,15 @@ The only module that imports the package ``redis``, and only when an app that us
 
 from __future__ import annotations
 
+import asyncio
 import re
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from headwater.errors import ExtraMissing, LeaseLost, StoreRefused, StoreUnavailable
+from headwater.errors import ExtraMissing, HeadwaterError, LeaseLost, StoreRefused, StoreUnavailable
 
 if TYPE_CHECKING:
     from headwater.stores.redis.documents import RedisDocuments
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
 _OLDEST = (6, 2)
 _TIMEOUT_SECONDS = 5.0
 _MAX_CONNECTIONS = 20
+_REWRITTEN_SECONDS = 60.0
+_LOOK_SECONDS = 0.05
+_WRITING = ("aof_rewrite_in_progress", "aof_rewrite_scheduled", "rdb_bgsave_in_progress")
 _PASSING = re.compile(
     r"\b(LOADING|READONLY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|BUSY|NOREPLICAS|NOSCRIPT|MISCONF|UNBLOCKED)\b"
 )
@@ -68,6 +73,27 @@ class RedisEngine:
         """Refuses a server that is too old, or that may evict views. Raises StoreRefused."""
         with self.faults():
             refuse(self.name, await self.client.info("server"), await self.client.info("memory"))
+
+    async def rewrite(self) -> str:
+        """Writes the files of the server anew; what stays, where some does."""
+        stays = f"In the files of the store {self.name!r}, until it writes them anew (BGREWRITEAOF, BGSAVE)."
+        try:
+            with self.faults():
+                began = await self.client.info("persistence")
+                if began.get("aof_enabled"):
+                    await self.client.bgrewriteaof()
+                elif began.get("rdb_last_save_time") or began.get("rdb_saves"):
+                    await self.client.bgsave()
+        except HeadwaterError:
+            return stays  # one that is under way, or a login that may not
+        deadline = time.monotonic() + _REWRITTEN_SECONDS
+        while time.monotonic() < deadline:
+            with self.faults():
+                now = await self.client.info("persistence")
+            if not any(now.get(name) for name in _WRITING):
+                return ""
+            await asyncio.sleep(_LOOK_SECONDS)
+        return stays
 
     @contextmanager
     def faults(self) -> Iterator[None]:

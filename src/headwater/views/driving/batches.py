@@ -138,6 +138,7 @@ class DrivenBatches(DrivenView):
 
     async def _write(self, step: RowsStep) -> None:
         assert self._hold is not None
+        await self.record.register_ahead([one for part in step.parts for one in part.opened])
         await self.batches.append(self._hold, step)
         await self.record.at_once(step.after, step.upto)
 

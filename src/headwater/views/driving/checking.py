@@ -19,7 +19,7 @@ from headwater.views.definition import Difference, Sample, Verification
 from headwater.views.documents import DocumentsReading
 from headwater.views.driving.record import SQL, Aside, ViewRecord
 from headwater.views.driving.work import Folding, Row, encode, plain
-from headwater.views.fold import Document, Key, evolve_all, slice_of
+from headwater.views.fold import Document, FoldEvent, Key, evolve_all, slice_of
 from headwater.views.indexes import Seen
 from headwater.views.port import Report
 
@@ -74,7 +74,9 @@ class FoldCheck(Generic[D]):
             while (first := await self._first_after(after, upto)) is not None:
                 end = min(upto, first + at_once - 1)
                 read = await read_log(self.connection, self.folding, after, end)
-                await asyncio.to_thread(self._expect, expected, read, (number, slices), seen)
+                events = await asyncio.to_thread(self._wanted, read, (number, slices))
+                events, _ = await self.folding.opening.events(events)
+                await asyncio.to_thread(self._expect, expected, events, seen)
                 after = end
                 if report is not None:
                     report(done * (upto - first) + end - first, len(numbers) * (upto - first))
@@ -110,15 +112,10 @@ class FoldCheck(Generic[D]):
         row = await cursor.fetchone()
         return None if row is None else row[0]
 
-    def _expect(
-        self,
-        expected: dict[Key, D | None],
-        rows: Iterable[Row],
-        part: tuple[int, int],
-        seen: Seen,
-    ) -> None:
+    def _wanted(self, rows: Iterable[Row], part: tuple[int, int]) -> Sequence[FoldEvent]:
+        """The events of a slice of keys that count."""
         folding = self.folding
-        events = (
+        return [
             item
             for row in rows
             if row[0] not in self.given_up
@@ -126,8 +123,12 @@ class FoldCheck(Generic[D]):
             and key is not None
             and slice_of(key, part[1]) == part[0]
             and (item := folding.decode(row)) is not None
-        )
-        for key in evolve_all(folding.fold, expected, events):
+        ]
+
+    def _expect(
+        self, expected: dict[Key, D | None], events: Sequence[FoldEvent], seen: Seen
+    ) -> None:
+        for key in evolve_all(self.folding.fold, expected, events):
             seen.note(key, expected[key])
 
     async def _compare(
@@ -182,7 +183,8 @@ class FoldCheck(Generic[D]):
             and key not in self.parked
             and (item := self.folding.decode(row)) is not None
         ]
-        for key in evolve_all(self.folding.fold, expected, events):
+        opened, _ = await self.folding.opening.events(events)
+        for key in evolve_all(self.folding.fold, expected, opened):
             if seen is not None:
                 seen.note(key, expected[key])
 

@@ -12,8 +12,8 @@ from headwater.log.database import Connection
 from headwater.log.reading import StoredRow, recorded
 from headwater.views.definition import Change, Explanation
 from headwater.views.driving.record import SQL, ViewRecord
-from headwater.views.driving.work import plain
-from headwater.views.fold import Fold, FoldEvent, Key, evolve_all
+from headwater.views.driving.work import Folding, plain
+from headwater.views.fold import FoldEvent, Key, evolve_all
 
 
 async def upto_of(record: ViewRecord, connection: Connection) -> tuple[int, dict[int, str]]:
@@ -34,7 +34,7 @@ def change_of(row: StoredRow, state: Any, left_out: str | None = None) -> Change
 
 
 async def explain_fold(
-    fold: Fold[Any],
+    folding: Folding[Any],
     record: ViewRecord,
     connection: Connection,
     key: Sequence[str | None],
@@ -42,6 +42,7 @@ async def explain_fold(
     limit: int,
 ) -> Explanation:
     """Folds the events of a key again, one by one: of its streams where the key names them, else of the tenant."""
+    fold = folding.fold
     if len(key) != 1 or key[0] is None:
         raise DefinitionError(
             f"The view {fold.name!r} is keyed by {fold.key!r}.", hint="Name one value."
@@ -61,7 +62,8 @@ async def explain_fold(
         if row[0] not in aside:
             whole = recorded(fold.types, row)
             item = FoldEvent(row[0], place, whole.event, whole if fold.takes_recorded else None)
-            for _ in evolve_all(fold, states, [item]):
+            opened, _ = await folding.opening.events([item])
+            for _ in evolve_all(fold, states, opened):
                 pass
         changes.append(change_of(row, plain(states.get(place)), aside.get(row[0])))
     return Explanation(fold.name, tenant, tuple(key), upto, len(rows), tuple(changes[-limit:]))

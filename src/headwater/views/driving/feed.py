@@ -9,13 +9,18 @@ from typing import Any
 
 from psycopg import sql
 
-from headwater.errors import DefinitionError, HeadwaterError
+from headwater.errors import DefinitionError, HeadwaterError, LeaseLost
 from headwater.log.copying import copied
 from headwater.log.database import Connection, Database
 from headwater.log.tasks import ended
-from headwater.views.batches import OutsideRows, Part, RowsStep, StoredFile, Tended
+from headwater.personal.opener import Opener
+from headwater.personal.places import Found, Person
+from headwater.relay import Leases
+from headwater.views.batches import OutsideRows, Part, PurgedRows, RowsStep, StoredFile, Tended
 from headwater.views.definition import Difference, Explanation, Sample, Verification
 from headwater.views.driving.batches import DrivenBatches, csv_rows
+from headwater.views.driving.opened_rows import OpenedRows
+from headwater.views.driving.purging import drop_others
 from headwater.views.driving.record import SQL
 from headwater.views.feed import Feed
 from headwater.views.port import Report
@@ -27,17 +32,24 @@ _BLOCK_BITS = 40  # a month of positions; see headwater.block_of
 _FIRST_YEAR = 2020
 _TEND_EVERY = 16  # batches
 _SAMPLED_ROWS = 200_000
+_PURGED_AT_MOST = 10_000_000
 
 
 class DrivenFeed(DrivenBatches):
     """A feed and its rows."""
 
     def __init__(
-        self, database: Database, feed: Feed, storage: OutsideRows, pause_seconds: float = 0.0
+        self,
+        database: Database,
+        feed: Feed,
+        storage: OutsideRows,
+        pause_seconds: float = 0.0,
+        opener: Opener | None = None,
     ) -> None:
         super().__init__(database, feed.definition, feed.on_failure, storage, pause_seconds)
         self.feed = feed
         self.storage = storage
+        self._opening = OpenedRows(feed, opener)
         self._alone = asyncio.Lock()
         self._written = 0
         self._tending: asyncio.Task[None] | None = None
@@ -93,19 +105,27 @@ class DrivenFeed(DrivenBatches):
             after = end
 
     async def part(
-        self, connection: Connection, name: str, after: int, upto: int, *, month: str
+        self,
+        connection: Connection,
+        name: str,
+        after: int,
+        upto: int,
+        *,
+        month: str,
+        only: Sequence[int] | None = None,
     ) -> Part:
-        """The rows of one type in a range."""
+        """The rows of one type in a range, or those at some positions of it."""
         columns = self.feed.columns[name]
         statement = sql.SQL(SQL["feed.part"]).format(
-            # The expressions are Headwater's own, made from the type's schema.
-            **csv_rows([(sql.SQL(c.expression), c.sql_type) for c in columns], self.storage.limits),
+            **csv_rows(self._opening.expressions(name), self.storage.limits),
+            only=sql.Literal(None if only is None else list(only)),
             after=sql.Literal(after),
             upto=sql.Literal(upto),
             type=sql.Literal(name),
             aside=sql.Literal(sorted(p for p in self._aside if after < p <= upto)),
         )
-        return Part(name, month, columns, after, upto, await copied(connection, statement))
+        data, opened = await self._opening.opened(await copied(connection, statement))
+        return Part(name, month, columns, after, upto, data, opened)
 
     # Care ----------------------------------------------------------------------------------------
 
@@ -159,6 +179,65 @@ class DrivenFeed(DrivenBatches):
         assert row is not None
         rows = sum(file.rows for file in files)
         return [] if row[0] == rows else [Difference("", "rows", row[0], rows)]
+
+    async def purge(self, person: Person) -> Found:
+        """Writes the rows anew that hold something of a person; see Purgeable.
+
+        It takes the view over for that, so what a relay has under way is refused.
+        """
+        where = f"view {self.name}"
+        if not self.feed.opens:
+            return Found(where, note="It holds sealed text only.")
+        async with self._database.transaction() as connection:
+            await connection.execute(SQL["record.lock_deployment"])
+            status = await self.learn(connection)
+            if status != "missing":
+                place = await self.outside.place(connection)
+                await drop_others(connection, self.record, person, self.storage, place)
+                names = await self.record.registered(connection, person.key_id, _PURGED_AT_MOST)
+        if status == "missing" or not names:
+            return Found(where)
+        if status == "stale" or not isinstance(self.storage, PurgedRows):
+            return Found(
+                where,
+                note=f"It is {status}, so nothing is purged: run headwater rebuild {self.name}, and forget again.",
+            )
+        async with self._database.connection() as connection:
+            leases = Leases()
+            await connection.execute(SQL["opened.give_back"], {"view": self.name})
+            fence = await leases.acquire(connection, self.name)
+            if fence is None:
+                raise LeaseLost(f"A relay has taken over {self.name!r} again.")
+            try:
+                await self.open(fence)
+                note = await self._purge_files(connection, self.storage, sorted(map(int, names)))
+                await self.record.unregister(connection, person.key_id, names)
+            finally:
+                await self.close()
+                await leases.release(connection, self.name)
+        return Found(where, len(names), note=note)
+
+    async def _purge_files(
+        self, connection: Connection, storage: PurgedRows, positions: Sequence[int]
+    ) -> str:
+        """Every file of the types at these positions; what stays."""
+        assert self._hold is not None
+        cursor = await connection.execute(SQL["opened.types"], {"positions": list(positions)})
+        types: dict[int, str] = dict(await cursor.fetchall())
+        _, files = await self.storage.files(self._hold.place)
+        concerned: dict[str, list[tuple[StoredFile, Sequence[int]]]] = {}
+        for file in files:
+            own = [p for p in positions if file.after < p <= file.upto and types[p] == file.type]
+            if own:
+                concerned.setdefault(file.type, []).append((file, own))
+
+        async def read(file: StoredFile, only: Sequence[int] | None) -> Part:
+            return await self.part(
+                connection, file.type, file.after, file.upto, month=file.month, only=only
+            )
+
+        notes = {await storage.purge(self._hold, rows, read) for rows in concerned.values()}
+        return " ".join(sorted(notes - {""}))
 
     async def explain(
         self, key: Sequence[str | None], *, tenant: str, limit: int = 20

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
 from headwater.log.database import Connection, Database
+from headwater.personal.opener import Opener
 from headwater.relay import Batch
 from headwater.views.definition import Explanation
 from headwater.views.documents import SetAside, Step
@@ -34,9 +35,10 @@ class DrivenFold(DrivenView, Generic[D]):
         database: Database,
         fold: Fold[D],
         max_writes: int | None = None,
+        opener: Opener | None = None,
     ) -> None:
         super().__init__(database, fold.definition, fold.on_failure)
-        self.folding = Folding(fold, max_writes)
+        self.folding = Folding(fold, max_writes, opener)
         self._cache: dict[Key, D | None] = {}
         self._known = NotApplied()
 
@@ -76,6 +78,7 @@ class DrivenFold(DrivenView, Generic[D]):
         """Applies a batch of events; see Target."""
         rows = await self._read(batch)
         work = self.folding.take_apart(rows, batch, self._known)
+        work.events, work.opened = await self.folding.opening.events(work.events)
         await self._load({item.key for item in work.events})
         steps, documents = await self._evolved(work, batch)
         await self._commit(steps, work.aside)
@@ -115,9 +118,7 @@ class DrivenFold(DrivenView, Generic[D]):
     ) -> Explanation:
         """The events behind a document, and how it changed at each of the newest; see StoredView."""
         async with snapshot(self._database) as connection:
-            return await explain_fold(
-                self.folding.fold, self.record, connection, key, tenant, limit
-            )
+            return await explain_fold(self.folding, self.record, connection, key, tenant, limit)
 
     # Reading -------------------------------------------------------------------------------------
 

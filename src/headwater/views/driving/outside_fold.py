@@ -7,11 +7,14 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from headwater.log.database import Connection, Database
+from headwater.personal.opener import Opener
+from headwater.personal.places import Found, Person
 from headwater.views.definition import Sample, Verification
 from headwater.views.documents import (
     IndexedDocuments,
     LogDocuments,
     OutsideDocuments,
+    Rewritten,
     SetAside,
     Step,
 )
@@ -19,11 +22,12 @@ from headwater.views.driving.checking import FoldCheck
 from headwater.views.driving.checking_indexes import IndexedFoldCheck
 from headwater.views.driving.fold import DrivenFold
 from headwater.views.driving.outside import Outside
-from headwater.views.driving.record import ViewRecord, snapshot
+from headwater.views.driving.purging import AT_ONCE, drop_others, refolded
+from headwater.views.driving.record import SQL, ViewRecord, snapshot
 from headwater.views.driving.replaying import Replay, concerned
 from headwater.views.fold import Document, Fold, Key
 from headwater.views.port import Report
-from headwater.views.storage import Hold
+from headwater.views.storage import Hold, Place
 
 D = TypeVar("D", bound=Document)
 
@@ -43,10 +47,11 @@ class OutsideFold(DrivenFold[D]):
         fold: Fold[D],
         storage: OutsideDocuments,
         former: Callable[[ViewRecord], LogDocuments],
+        opener: Opener | None = None,
     ) -> None:
         # An index is one more write for each event; what a step writes stays bounded.
         self._at_once = max(storage.max_writes // (1 + len(fold.indexes)), 1)
-        super().__init__(database, fold, self._at_once)
+        super().__init__(database, fold, self._at_once, opener)
         self.storage = storage
         self.outside = Outside(self.record, storage)
         self._former = former(self.record)
@@ -84,6 +89,7 @@ class OutsideFold(DrivenFold[D]):
         if aside:
             async with self.record.connection.transaction():
                 await self.record.record_aside(self.record.connection, aside)
+        await self.record.register_ahead(steps[0].opened)
         await self.storage.apply(self.hold, steps)
         await self.record.at_once(steps[0].after, steps[-1].upto)
 
@@ -131,8 +137,58 @@ class OutsideFold(DrivenFold[D]):
                 replay: Replay[Any] = Replay(self.folding, connection, load, stuck=stuck)
                 await replay.run(waiting[start : start + self._at_once])
                 step = replay.step(checkpoint.position)
+                async with connection.transaction():
+                    await self.record.register(connection, step.opened)
                 wanted = replace(checkpoint, replayed=tuple(replay.done))
                 checkpoint = await self.storage.redo(place, wanted, step)
                 await self.outside.replayed(connection, replay.done)
                 replayed += len(replay.done)
         return replayed
+
+    async def purge(self, person: Person) -> Found:
+        """Folds the documents again that hold something of a person; see Purgeable."""
+        where = f"view {self.name}"
+        if not self.folding.fold.opens:
+            return Found(where, note="It holds sealed text only.")
+        async with self._database.transaction() as connection:
+            await connection.execute(SQL["record.lock_deployment"])
+            status = await self.learn(connection)
+            if status == "missing":
+                return Found(where)
+            place = await self.outside.place(connection)
+            await drop_others(connection, self.record, person, self.storage, place)
+        async with self._database.connection() as connection:
+            purged = await self._purge(connection, person, place, is_stale=status == "stale")
+        note = ""
+        if purged and isinstance(self.storage, Rewritten):
+            note = await self.storage.rewrite()
+        return Found(where, purged, note=note)
+
+    async def _purge(
+        self, connection: Connection, person: Person, place: Place, *, is_stale: bool
+    ) -> int:
+        """From the first write on, what a relay has under way is refused: it reads it again."""
+        purged, record = 0, self.record
+        while names := await record.registered(
+            connection, person.key_id, min(AT_ONCE, self._at_once)
+        ):
+            keys = [(person.tenant, name) for name in names]
+            checkpoint = await self.storage.disturb(place)
+            await self.outside.replayed(connection, checkpoint.replayed)
+            upto = checkpoint.position
+            if is_stale:
+                step, aside = (
+                    Step(upto, upto, removed=keys, indexes=self.folding.fold.indexes),
+                    SetAside(),
+                )
+            else:
+                step, aside = await refolded(self.folding, record, connection, keys, upto)
+            async with connection.transaction():
+                await record.register(connection, step.opened)
+                await record.record_aside(connection, aside)
+                if aside:
+                    await record.disturb(connection)
+            await self.storage.redo(place, replace(checkpoint, replayed=()), step)
+            await record.unregister(connection, person.key_id, names)
+            purged += len(names)
+        return purged

@@ -76,5 +76,6 @@ def together(first: list[Part], second: list[Part], after: int, upto: int) -> li
     for part in (*first, *second):
         before = merged.get(part.type)
         data = part.data if before is None else before.data + part.data
-        merged[part.type] = replace(part, after=after, upto=upto, data=data)
+        opened = part.opened if before is None else before.opened + part.opened
+        merged[part.type] = replace(part, after=after, upto=upto, data=data, opened=opened)
     return list(merged.values())

@@ -231,21 +231,7 @@ class Rebuild:
         await connection.execute(SQL["rebuild.level_fences"], {"view": name})
 
     async def _forget(self, connection: Connection, row: str) -> None:
-        """Removes a generation's rows, and its tables in the log's database, where it is.
-
-        Another store removes what it holds of it when the view is next opened.
-        """
-        cursor = await connection.execute(SQL["rebuild.rows"], {"view": row})
-        found = await cursor.fetchone()
-        if found is None:
-            return
-        table = f"{self.live.name}__{found[3]}"
-        cursor = await connection.execute(SQL["rebuild.tables"], {"table": table})
-        for (relation,) in await cursor.fetchall():
-            drop = sql.SQL("DROP TABLE {}").format(sql.Identifier("headwater_views", relation))
-            await connection.execute(drop)
-        await connection.execute(SQL["rebuild.clear_parked"], {"view": row})
-        await connection.execute(SQL["rebuild.forget"], {"view": row})
+        await drop_generation(connection, self.live.name, row)
 
     async def _require_same_store(self, connection: Connection) -> None:
         cursor = await connection.execute(SQL["rebuild.rows"], {"view": self.live.name})
@@ -301,3 +287,21 @@ class Rebuild:
             f"Another process rebuilds {self.live.name!r}, or ended a moment ago.",
             hint=f"Wait for it, or try again in {self.leases.seconds:g} s.",
         )
+
+
+async def drop_generation(connection: Connection, view: str, row: str) -> None:
+    """Removes a generation's rows, and its tables in the log's database, where it is.
+
+    Another store removes what it holds of it when the view is next opened.
+    """
+    cursor = await connection.execute(SQL["rebuild.rows"], {"view": row})
+    found = await cursor.fetchone()
+    if found is None:
+        return
+    table = f"{view}__{found[3]}"
+    cursor = await connection.execute(SQL["rebuild.tables"], {"table": table})
+    for (relation,) in await cursor.fetchall():
+        drop = sql.SQL("DROP TABLE {}").format(sql.Identifier("headwater_views", relation))
+        await connection.execute(drop)
+    await connection.execute(SQL["rebuild.clear_parked"], {"view": row})
+    await connection.execute(SQL["rebuild.forget"], {"view": row})

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
+from uuid import UUID
 
 import psycopg
 from psycopg import sql
@@ -19,11 +20,12 @@ from psycopg import sql
 from headwater.errors import LeaseLost, ViewStale
 from headwater.log import arrays
 from headwater.log.database import Connection, Database, connect
-from headwater.log.failures import caused_by_data, translate
+from headwater.log.failures import caused_by_data, translate, translated
 from headwater.log.statements import Statements
 from headwater.relay import CannotApply
 from headwater.views.definition import Definition
 from headwater.views.documents import SetAside
+from headwater.views.opening import Opened
 from headwater.views.port import Status
 
 SQL = Statements("headwater.views.driving")
@@ -244,6 +246,47 @@ class ViewRecord:
             if isinstance(translation, LeaseLost):
                 raise translation from error
             raise
+
+    # What it opened ------------------------------------------------------------------------------
+
+    async def register(self, connection: Connection, opened: Sequence[Opened]) -> None:
+        """Registers rows under the keys whose texts they hold, before they can be read; inside a transaction.
+
+        Raises SubjectForgotten where one of the keys has been destroyed since: read the batch again.
+        """
+        if opened:
+            with translated():
+                await connection.execute(SQL["opened.register"], self._opened(opened))
+
+    async def register_ahead(self, opened: Sequence[Opened]) -> None:
+        """The same, on disk before it returns: for rows that another store holds."""
+        if opened:
+            async with self.connection.transaction():
+                await self.connection.execute(SQL["opened.durably"])
+                await self.register(self.connection, opened)
+
+    def _opened(self, opened: Sequence[Opened]) -> dict[str, object]:
+        return {
+            "view": self.name,
+            "generation": self.generation,
+            "key_ids": arrays.uuid_array(one.key_id for one in opened),
+            "tenants": arrays.text_array(one.tenant for one in opened),
+            "keys": arrays.text_array(one.key for one in opened),
+        }
+
+    async def registered(self, connection: Connection, key_id: UUID, limit: int) -> list[str]:
+        """The keys of some rows of this generation that hold what a key sealed, in order."""
+        asked = {"view": self.name, "generation": self.generation, "key_id": key_id, "limit": limit}
+        cursor = await connection.execute(SQL["opened.registered"], asked)
+        return [row[0] for row in await cursor.fetchall()]
+
+    async def unregister(
+        self, connection: Connection, key_id: UUID, keys: Sequence[str] | None = None
+    ) -> None:
+        """Says that rows, or all, hold nothing of a key any more. Idempotent."""
+        wanted = None if keys is None else list(keys)
+        asked = {"view": self.name, "generation": self.generation, "key_id": key_id, "keys": wanted}
+        await connection.execute(SQL["opened.unregister"], asked)
 
     # Parked events -------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from headwater.views.driving.checking import read_log
 from headwater.views.driving.work import Folding, encode
 from headwater.views.fold import Derived, Document, Failed, Key, derive_all, evolve_all
 from headwater.views.indexes import Seen
+from headwater.views.opening import Opened
 
 D = TypeVar("D", bound=Document)
 Load = Callable[[Sequence[Key]], Awaitable[Iterable[tuple[Key, bytes]]]]
@@ -35,6 +36,7 @@ class Replay(Generic[D]):
     stuck: set[Key] = field(default_factory=set)
     derived: list[Derived] = field(default_factory=list)
     seen: Seen = field(init=False)
+    opened: tuple[Opened, ...] = ()
 
     def __post_init__(self) -> None:
         self.seen = Seen.of(self.folding.fold.indexes)
@@ -60,13 +62,15 @@ class Replay(Generic[D]):
                 item = self.folding.decode(row)
                 if item is None:
                     continue
+                items, opened = await self.folding.opening.events([item])
                 if self.folding.fold.derive is not None:
-                    self.derived += derive_all(self.folding.fold, self.states, [item])
+                    self.derived += derive_all(self.folding.fold, self.states, items)
                 else:
-                    for _ in evolve_all(self.folding.fold, self.states, [item]):
+                    for _ in evolve_all(self.folding.fold, self.states, items):
                         self.seen.note(key, self.states[key])
                 self.last[key] = position
                 self.done.append(position)
+                self.opened += opened
             except (CannotApply, Failed):
                 self.stuck.add(key)
 
@@ -74,6 +78,7 @@ class Replay(Generic[D]):
         """What to write: documents as they are now, at a checkpoint that does not move."""
         step = Step(upto, upto, before=self.before, states=self.states, derived=self.derived)
         step.indexes, step.seen = self.folding.fold.indexes, self.seen
+        step.opened = self.opened
         for key, state in self.states.items():
             if state == self.before[key]:
                 continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -11,10 +11,13 @@ import msgspec
 from headwater import errors
 from headwater.events import Event
 from headwater.log.reading import recorded
+from headwater.personal.opener import Opener
 from headwater.relay import Batch, CannotApply
 from headwater.views.documents import SetAside, Step
+from headwater.views.driving.opening import Opening
 from headwater.views.fold import Document, Failed, Fold, FoldEvent, Key, derive_all, evolve_all
 from headwater.views.indexes import Seen
+from headwater.views.opening import Opened
 from headwater.views.storage import LastEvent
 
 D = TypeVar("D", bound=Document)
@@ -30,8 +33,9 @@ _ID = 7
 class Work:
     """A batch, taken apart: what to apply, what to set aside."""
 
-    events: list[FoldEvent] = field(default_factory=list)
+    events: Sequence[FoldEvent] = field(default_factory=list)
     ids: list[bytes] = field(default_factory=list)
+    opened: tuple[Opened, ...] = ()
     aside: SetAside = field(default_factory=SetAside)
 
 
@@ -65,8 +69,11 @@ class NotApplied:
 class Folding(Generic[D]):
     """How one fold reads rows of the log and evolves its documents."""
 
-    def __init__(self, fold: Fold[D], max_writes: int | None = None) -> None:
+    def __init__(
+        self, fold: Fold[D], max_writes: int | None = None, opener: Opener | None = None
+    ) -> None:
         self.fold = fold
+        self.opening = Opening(fold.opens, opener)
         self._max_writes = max_writes
         self._decoder = msgspec.json.Decoder(fold.state)
 
@@ -76,7 +83,7 @@ class Folding(Generic[D]):
 
     def take_apart(self, rows: Iterable[Row], batch: Batch, known: NotApplied) -> Work:
         """Splits a batch. Raises CannotApply at an event that does not decode."""
-        work = Work()
+        work, events = Work(), []
         parked = dict(known.parked)
         marked = {**batch.parked, **batch.skipped}
         for row in rows:
@@ -96,9 +103,10 @@ class Folding(Generic[D]):
             if parked and position > parked.get(item.key, position):
                 work.aside.followers.append((position, item.key))
             else:
-                work.events.append(item)
+                events.append(item)
                 if len(row) > 5:
                     work.ids.append(row[5] if len(row) == 6 else row[_ID].bytes)
+        work.events = events
         return work
 
     def decode(self, row: Row) -> FoldEvent | None:
@@ -129,7 +137,7 @@ class Folding(Generic[D]):
     def steps(
         self, work: Work, batch: Batch, stored: Mapping[Key, D | None]
     ) -> tuple[list[Step], dict[Key, D | None]]:
-        """What to write, in order, and the documents as they are then.
+        """What to write of a batch with events, in order, and the documents as they are then.
 
         Raises CannotApply at the first event that the function cannot take.
         """
@@ -146,9 +154,10 @@ class Folding(Generic[D]):
             self._evolve(step, run, stored, current)
             steps.append(step)
             after = step.upto
-        return steps or [Step(batch.after, batch.upto)], current
+        steps[0].opened = work.opened
+        return steps, current
 
-    def _runs(self, events: list[FoldEvent]) -> Iterator[tuple[int, list[FoldEvent]]]:
+    def _runs(self, events: Sequence[FoldEvent]) -> Iterator[tuple[int, Sequence[FoldEvent]]]:
         size = self._max_writes or len(events) or 1
         for first in range(0, len(events), size):
             yield first, events[first : first + size]
@@ -156,7 +165,7 @@ class Folding(Generic[D]):
     def _evolve(
         self,
         step: Step,
-        run: list[FoldEvent],
+        run: Sequence[FoldEvent],
         stored: Mapping[Key, D | None],
         current: dict[Key, D | None],
     ) -> None:

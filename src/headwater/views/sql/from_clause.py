@@ -79,6 +79,7 @@ def _plain(clause: Span, sources: Mapping[str, Source]) -> Origin:
         columns=tuple(column.name for column in source.columns),
         tenant="tenant" if tenant is not None and tenant.expression == "e.tenant" else None,
         position="position" if place is not None and place.expression == "e.position" else None,
+        sealed=frozenset(column.name for column in source.columns if column.sealed),
     )
     return Origin(scope=scope, source=source, branches=())
 
@@ -120,14 +121,19 @@ def _derived(origin: exp.Subquery, clause: Span, sources: Mapping[str, Source]) 
     names: tuple[str, ...] = ()
     readings: list[Reading] = []
     functions: dict[str, None] = {}
+    sealed: set[str] = set()
     for tree, span in zip(trees, spans, strict=True):
-        reading, called = _branch(tree, span, sources, names)
-        functions.update(called)
+        reading, inner = _branch(tree, span, sources, names)
+        functions.update(inner.functions)
+        # What is projected of a sealed column is the column itself, or whether it is NULL.
+        sealed |= {p.name for p in reading.projections if p.text.split(".")[-1] in inner.sealed}
         names = names or tuple(projection.name for projection in reading.projections)
         readings.append(reading)
     _refuse_mixture(readings)
     position = "position" if "position" in names else None
-    scope = Scope(alias=alias, columns=names, tenant=None, functions=functions, position=position)
+    scope = Scope(
+        alias=alias, columns=names, tenant=None, functions=functions, position=position, sealed=frozenset(sealed),
+    )  # fmt: skip
     return Origin(scope=scope, source=None, branches=tuple(readings))
 
 
@@ -182,7 +188,7 @@ def _branch_spans(inner: Span) -> list[Span]:
 
 def _branch(
     tree: exp.Select, span: Span, sources: Mapping[str, Source], names: tuple[str, ...]
-) -> tuple[Reading, dict[str, None]]:
+) -> tuple[Reading, Scope]:
     refuse_clauses(tree)
     if tree.args.get("group") is not None:
         raise ViewDefinitionError(
@@ -204,7 +210,7 @@ def _branch(
         condition = clauses.condition.text
     (plain,) = inner.readings()
     reading = Reading(plain.source, plain.alias, plain.columns, projections, condition)
-    return reading, inner.scope.functions
+    return reading, inner.scope
 
 
 def _projections(

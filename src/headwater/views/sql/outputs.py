@@ -25,6 +25,7 @@ from headwater.views.sql.scalars import (
     normalised,
     reads_tenant,
     refuse_aggregates,
+    sealed_refused,
 )
 from headwater.views.sql.tokens import Span, is_word, name_of, parse_expression
 
@@ -194,7 +195,10 @@ def _read_aggregate(item: NamedItem, scope: Scope) -> Output:
         return read_of_several(name, inner, item, condition, scope)
     kind, argument = _argument(name, inner, item.name)
     if argument is not None:
-        _refuse_collation(scope.check(argument))
+        tree = scope.check(argument)
+        _refuse_collation(tree)
+        if kind not in {"count", "count_distinct"} and scope.is_sealed(tree):
+            raise sealed_refused(folded(tree.unnest().this), parse_expression(item.span))
     return Output(
         name=item.name,
         kind=kind,

@@ -107,6 +107,8 @@ class Scope:
     functions: dict[str, None] = field(default_factory=dict)
     position: str | None = None
     """The column of an event's position, if it can be named here."""
+    sealed: frozenset[str] = frozenset()
+    """The columns that hold sealed texts: they may be equal to one another, and say nothing else."""
 
     def check(self, span: Span) -> exp.Expr:
         """The expression's tree, once everything in it is understood and repeatable."""
@@ -114,6 +116,7 @@ class Scope:
         tree = parse_expression(span)
         for node in tree.walk():
             self._check_node(node)
+        self._check_sealed(tree)
         called = functions_called(span)
         refuse_aggregates(called)
         self.functions.update(dict.fromkeys(called))
@@ -138,6 +141,18 @@ class Scope:
         if isinstance(node, exp.Column):
             self._check_column(node)
 
+    def is_sealed(self, tree: exp.Expr) -> bool:
+        """Whether an expression is a sealed column and nothing else."""
+        tree = tree.unnest()
+        return isinstance(tree, exp.Column) and folded(tree.this) in self.sealed
+
+    def _check_sealed(self, tree: exp.Expr) -> None:
+        for column in tree.find_all(exp.Column):
+            if self.is_sealed(column) and not self.is_sealed(tree):
+                above = column.parent
+                if not (isinstance(above, exp.Is) and isinstance(above.expression, exp.Null)):
+                    raise sealed_refused(folded(column.this), tree)
+
     def _check_column(self, column: exp.Column) -> None:
         if isinstance(column.this, exp.Star):
             reason, way_out = REFUSED[exp.Star]
@@ -159,6 +174,15 @@ class Scope:
                 f"{self.alias} has no column '{name}'.", hint=did_you_mean(name, self.columns)
             )
         self.used.add(name)
+
+
+def sealed_refused(column: str, tree: exp.Expr) -> ViewDefinitionError:
+    """The error for an expression that is of what a sealed text says."""
+    return ViewDefinitionError(
+        f"'{tree.sql(dialect='postgres')}' is of the sealed text in '{column}', and not of what it says.",
+        hint="Group by the column itself, count it or ask whether it IS NULL; what needs its text becomes a fold "
+        f"with opens=['{column}'].",
+    )
 
 
 def reads_tenant(tree: exp.Expr, scope: Scope) -> bool:

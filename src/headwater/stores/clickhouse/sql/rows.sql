@@ -75,3 +75,21 @@ SELECT DISTINCT position FROM (
   ) GROUP BY position, content
 ) WHERE surplus != 0 ORDER BY position LIMIT {limit:UInt64}
 $reading
+
+-- name: purge
+ALTER TABLE $table$on_cluster DELETE WHERE position IN ($positions) SETTINGS mutations_sync = 2
+
+-- name: create_like
+CREATE TABLE $other AS $table
+
+-- name: months
+SELECT _partition_id, max(position IN ($positions)) FROM $table GROUP BY _partition_id
+
+-- name: copy_month
+INSERT INTO $other $settings SELECT * FROM $table WHERE _partition_id = '$month' AND position NOT IN ($positions)
+
+-- name: share_month
+ALTER TABLE $other ATTACH PARTITION ID '$month' FROM $table
+
+-- name: exchange
+EXCHANGE TABLES $table AND $other

@@ -7,6 +7,10 @@ CREATE TABLE {table} (
   PRIMARY KEY (tenant, key)
 ) WITH (fillfactor = 70)
 
+-- name: no_statistics
+-- What is opened stays in the table: ANALYZE would keep samples of it elsewhere.
+ALTER TABLE {table} ALTER COLUMN document SET STATISTICS 0
+
 -- name: create_changes
 CREATE TABLE {table} (
   after_position bigint NOT NULL,
@@ -55,6 +59,12 @@ DELETE FROM {table} WHERE after_position <= (SELECT changes_from FROM kept)
 
 -- name: first_change
 SELECT after_position FROM {table} WHERE after_position > %(after)s AND after_position <= %(upto)s ORDER BY after_position LIMIT 1
+
+-- name: size
+SELECT coalesce(pg_total_relation_size(to_regclass(%(table)s)), 0)
+
+-- name: rewrite
+VACUUM (FULL, VERBOSE) {table}
 
 -- name: stored
 SELECT d.tenant, d.key, d.document::text FROM {table} AS d

@@ -4,6 +4,7 @@ COPY (
   SELECT {written} FROM (
     SELECT {values} FROM headwater.events AS e
     WHERE e.position > {after} AND e.position <= {upto} AND e.type = {type} AND e.position <> ALL ({aside}::bigint[])
+      AND ({only}::bigint[] IS NULL OR e.position = ANY ({only}::bigint[]))
     ORDER BY e.position OFFSET 0
   ) AS row_of
 ) TO STDOUT (FORMAT csv)
@@ -27,3 +28,8 @@ COPY (
 (CASE WHEN {expression} IS NULL OR {expression} >= {first} AND {expression} < {beyond}
       THEN {expression}
       ELSE ({expression}::text || ' is not from ' || {first} || ' to ' || {last})::{type} END)
+
+-- name: marked
+-- A sealed text that is to be opened, with what says whose it is and where. It is opened on its way out.
+(CASE WHEN {expression} LIKE 'hw1.%' THEN {marker} || e.position || ':' || encode(convert_to(e.tenant, 'UTF8'), 'hex') || ':' || {expression}
+      ELSE {expression} END)
