@@ -329,7 +329,11 @@ async def test_a_restored_backup_brings_back_nothing_that_was_opened(database18,
         assert (await (await app.forgetting()).verify("1", "main")).holds
 
 
-@pytest.mark.parametrize(("master", "error"), [(MasterKeys.new("m1"), KeyUnavailable), ("", SettingError)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("master", "error"),
+    [(MasterKeys.new("m1"), KeyUnavailable), ("", SettingError)],
+    ids=["another", "none"],
+)
 async def test_without_the_right_master_key_a_view_that_opens_waits(
     database18, tmp_path, master, error
 ):
