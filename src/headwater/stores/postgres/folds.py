@@ -16,7 +16,7 @@ from headwater.views.definition import Sample, Verification
 from headwater.views.documents import SetAside, Step
 from headwater.views.driving.checking import FoldCheck
 from headwater.views.driving.fold import DrivenFold
-from headwater.views.driving.purging import AT_ONCE, drop_others, refolded
+from headwater.views.driving.purging import AT_ONCE, SEALED, drop_others, refolded
 from headwater.views.driving.record import SQL, snapshot
 from headwater.views.driving.replaying import Replay, concerned
 from headwater.views.driving.view import DrivenView
@@ -115,7 +115,7 @@ class PostgresFold(DrivenFold[D]):
         """Folds the documents again that hold something of a person, and then rewrites the table; see Purgeable."""
         purged, where = 0, f"view {self.name}"
         if not self.folding.fold.opens:
-            return Found(where, note="It holds sealed text only.")
+            return Found(where, note=SEALED)
         while keys := await self._purge_some(person):
             purged += keys
         note = await self.documents.rewrite() if purged else ""

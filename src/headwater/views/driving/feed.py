@@ -20,7 +20,7 @@ from headwater.views.batches import OutsideRows, Part, PurgedRows, RowsStep, Sto
 from headwater.views.definition import Difference, Explanation, Sample, Verification
 from headwater.views.driving.batches import DrivenBatches, csv_rows
 from headwater.views.driving.opened_rows import OpenedRows
-from headwater.views.driving.purging import drop_others
+from headwater.views.driving.purging import SEALED, drop_others
 from headwater.views.driving.record import SQL
 from headwater.views.feed import Feed
 from headwater.views.port import Report
@@ -187,7 +187,7 @@ class DrivenFeed(DrivenBatches):
         """
         where = f"view {self.name}"
         if not self.feed.opens:
-            return Found(where, note="It holds sealed text only.")
+            return Found(where, note=SEALED)
         async with self._database.transaction() as connection:
             await connection.execute(SQL["record.lock_deployment"])
             status = await self.learn(connection)

@@ -22,7 +22,7 @@ from headwater.views.driving.checking import FoldCheck
 from headwater.views.driving.checking_indexes import IndexedFoldCheck
 from headwater.views.driving.fold import DrivenFold
 from headwater.views.driving.outside import Outside
-from headwater.views.driving.purging import AT_ONCE, drop_others, refolded
+from headwater.views.driving.purging import AT_ONCE, SEALED, drop_others, refolded
 from headwater.views.driving.record import SQL, ViewRecord, snapshot
 from headwater.views.driving.replaying import Replay, concerned
 from headwater.views.fold import Document, Fold, Key
@@ -149,7 +149,7 @@ class OutsideFold(DrivenFold[D]):
         """Folds the documents again that hold something of a person; see Purgeable."""
         where = f"view {self.name}"
         if not self.folding.fold.opens:
-            return Found(where, note="It holds sealed text only.")
+            return Found(where, note=SEALED)
         async with self._database.transaction() as connection:
             await connection.execute(SQL["record.lock_deployment"])
             status = await self.learn(connection)

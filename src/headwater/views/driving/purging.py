@@ -23,6 +23,7 @@ from headwater.views.storage import Place, Storage
 
 AT_ONCE = 500
 """How many documents one transaction folds again."""
+SEALED = "It holds sealed text only."
 _ATTEMPTS = 20
 
 
@@ -48,10 +49,12 @@ class PurgedViews:
         Raises StoreUnavailable where a store is down, once all others are purged.
         """
         found, down = [], None
-        for view in self.views.values():
+        for name, view in self.views.items():
             try:
                 if isinstance(view, Purgeable):
                     found.append(await self._purged(view, person))
+                else:
+                    found.append(Found(f"view {name}", note=SEALED))
             except StoreUnavailable as error:
                 down = error
         if down is not None:
@@ -72,7 +75,7 @@ class PurgedViews:
         async with self.database.connection() as connection:
             cursor = await connection.execute(SQL["opened.left"], {"key_id": person.key_id})
             left: Counter[str] = Counter(dict(await cursor.fetchall()))
-        names = sorted({*left, *(n for n, v in self.views.items() if isinstance(v, Purgeable))})
+        names = sorted({*left, *self.views})
         return [
             Found(
                 f"view {name}",
