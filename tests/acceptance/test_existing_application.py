@@ -135,11 +135,13 @@ class Headwater:
         self.relay.stdout.close()
 
     def row(self, key, token):
-        asked = {
-            "at_least": token,
-            "timeout_seconds": SECONDS,
-        }  # a killed relay's lease runs for 5 s
-        answer = httpx.get(f"{self.url}/v1/views/sales/{key}", params=asked, headers=self.headers, timeout=2 * SECONDS)  # fmt: skip
+        asked = {"at_least": token, "timeout_seconds": 30}
+        for _ in range(
+            SECONDS // 30
+        ):  # a killed relay's lease runs for 5 s, and a machine may be slow
+            answer = httpx.get(f"{self.url}/v1/views/sales/{key}", params=asked, headers=self.headers, timeout=SECONDS)  # fmt: skip
+            if answer.status_code != 504:
+                break
         return answer.json() if answer.status_code == 200 else answer.text
 
 

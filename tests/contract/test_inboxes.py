@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import signal
 import sys
@@ -66,6 +67,7 @@ class Two:
         self.source, self.target, self.bills = source, target, bills
         self.engine = source._open.engines["bus"]
         self.channel = source.stored("orders").publication.channel
+        self.windows = itertools.count()
 
     async def place(self, *orders, **more):
         return await self.source.append(*(Placed(order=f"{n}", total=n, **more) for n in orders))
@@ -104,11 +106,15 @@ class Two:
                         await self.engine.messages.publish(self.channel, tail.sequence, [message])
                         break
                     await asyncio.sleep(0.02)
+                    await self.sealed_off()
 
     async def sealed_off(self):
-        """The stream without a window against duplicates, so that anything may come twice."""
+        """The stream without a window against duplicates, so that anything may come twice.
+
+        Each time another window: ids are forgotten by a timer, which a change sets off, now and then before it sees the change.
+        """
         info = await self.engine.api(f"STREAM.INFO.{self.channel.stream}", {})
-        config = {**info["config"], "duplicate_window": 100_000_000}
+        config = {**info["config"], "duplicate_window": 100_000_000 + next(self.windows)}
         await self.engine.api(f"STREAM.UPDATE.{self.channel.stream}", config)
 
 
