@@ -93,6 +93,7 @@ async def _through(
     await asyncio.sleep(LOAD_SECONDS)
     killed = time.perf_counter()
     await asyncio.to_thread(primary.kill)
+    await asyncio.sleep(0.005)  # answers that were on their way
     before = len(load.answered)
     await asyncio.to_thread(standby.promote)
     with psycopg.connect(standby.postgres.url(), autocommit=True) as admin:
