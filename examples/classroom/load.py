@@ -22,7 +22,8 @@ from examples.classroom.domain import NOTEBOOKS
 
 ERRORS = ("NameError", "TypeError", "ValueError", "IndexError", "SyntaxError")
 FAILS, GIVES_UP, SENT_TWICE = 0.2, 0.15, 0.02
-PAGE_SECONDS = 0.3
+CATCH_UP_SECONDS = 10.0
+PAGE_SECONDS = 0.4
 """How often a page asks at most, whatever the messages; `web/page.js` does the same."""
 
 
@@ -120,10 +121,8 @@ class Load:
         ]
         await asyncio.gather(*(each.learn() for each in students))
         seconds = time.monotonic() - began
-        await asyncio.wait(teachers, timeout=2.0)
-        for teacher in teachers:
-            teacher.cancel()
-        await asyncio.gather(*teachers, return_exceptions=True)
+        async with asyncio.timeout(CATCH_UP_SECONDS):
+            await asyncio.gather(*teachers)
         return Report(
             len(self.api), self.executions, self.errors, self.sent_twice, seconds,
             times(self.api), times(self.page), self.page_reads,
@@ -231,12 +230,10 @@ class Teacher:
         """Every run that is on the page for the first time was late by so much."""
         now = time.monotonic()
         self._load.page_reads += 1
-        for student, shown in found["students"].items():
-            if shown["now"] is not None:
-                sent = self._load.sent[self._group.name, student]
-                upto = shown["now"]["executions"]
-                self._load.page += [1000 * (now - at) for at in sent[self._seen[student] : upto]]
-                self._seen[student] = upto
+        for student, shown in found["now"].items():
+            sent, upto = self._load.sent[self._group.name, student], shown["executions"]
+            self._load.page += [1000 * (now - at) for at in sent[self._seen[student] : upto]]
+            self._seen[student] = upto
 
     def _is_done(self) -> bool:
         runs = [len(self._load.sent[self._group.name, name]) for name in self._group.students]

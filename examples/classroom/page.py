@@ -10,6 +10,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,11 +23,11 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from examples.classroom.app import SQL, Classroom
-from headwater import HeadwaterError
+from headwater import FoldView, HeadwaterError, RowsView
 from headwater.entrances.http import asgi, ticket
 
 FILES = Path(__file__).parent / "web"
-STUCK = 5
+STUCK, ERRORS_IN_A_ROW = 5, 2
 Role = Literal["teacher", "student"]
 
 
@@ -65,6 +66,11 @@ def page(room: Classroom, cards: Cards) -> Starlette:
         of, _ = cards.holder(request, "teacher")
         return _json(await seen_by_teacher(room, of, request.query_params.get("at_least")))
 
+    async def who(request: Request) -> Response:
+        """The names of the teacher's own class."""
+        of, _ = cards.holder(request, "teacher")
+        return _json(await names(room, of))
+
     async def mine(request: Request) -> Response:
         """What a student sees. Who that is comes from the card alone; the request cannot name another."""
         of, student = cards.holder(request, "student")
@@ -81,6 +87,7 @@ def page(room: Classroom, cards: Cards) -> Starlette:
         routes=[
             Route("/ticket", enter, methods=["POST"]),
             Route("/class", whole_class),
+            Route("/names", who),
             Route("/mine", mine),
             Mount("/headwater", asgi(room.app, console=False)),
             Mount("/", StaticFiles(directory=FILES, html=True)),
@@ -90,24 +97,20 @@ def page(room: Classroom, cards: Cards) -> Starlette:
 
 
 async def seen_by_teacher(room: Classroom, of: str, token: str | None) -> dict[str, Any]:
-    """The class: each student, each notebook, the last minutes, and who is stuck."""
-    pupils, learners, attempts, summary, recent, stuck = await asyncio.gather(
-        room.pupils.list(tenant=of, limit=500),
+    """The class, by numbers: where each student is, each notebook, the last minutes, and who is stuck."""
+    views: list[FoldView[Any] | RowsView[Any]] = [room.summary, room.activity, room.attempts]
+    (found,), learners, stuck = await asyncio.gather(
+        room.app.query(_statement("class"), views=views, tenant=of, at_least=token),
         room.learners.list(tenant=of, limit=500, at_least=token),
-        room.attempts.list(tenant=of, limit=2_000, at_least=token),
-        room.summary.list(tenant=of, at_least=token),
-        room.app.query(_statement("recent"), views=[room.activity], tenant=of, at_least=token),
         room.learners.leaders(STUCK, tenant=of),
     )
-    now = dict(learners)
-    students = {key: {"name": one.name, "now": now.get(key), "percent": {}} for key, one in pupils}
-    for _, attempt in attempts:
-        if attempt.student in students:
-            students[attempt.student]["percent"][attempt.notebook] = attempt.percent
-    return {
-        "class": of, "students": students, "notebooks": summary, "recent": recent,
-        "stuck": [key for key, errors in stuck if errors >= 2],
-    }  # fmt: skip
+    most = [student for student, errors in stuck if errors >= ERRORS_IN_A_ROW]
+    return {"class": of, "now": dict(learners), "stuck": most, **found}
+
+
+async def names(room: Classroom, of: str) -> dict[str, str]:
+    """Who the numbers are: the one view that opens what is sealed, for the teacher."""
+    return {student: pupil.name for student, pupil in await room.pupils.list(tenant=of, limit=500)}
 
 
 async def seen_by_student(
@@ -138,6 +141,7 @@ async def serving(room: Classroom, cards: Cards, bound: socket.socket) -> AsyncI
         await task
 
 
+@cache
 def _statement(name: str) -> str:
     return (SQL / "statements" / f"{name}.sql").read_text()
 
