@@ -84,8 +84,15 @@ class Connection:
         return int(head.split(b" ", 2)[1])
 
     async def ask(self, method: str, path: str, token: str, body: bytes = b"", **more: str) -> Any:
-        """The answer's JSON. Raises RuntimeError for a refusal."""
-        status = await self.head(method, path, token, body, **more)
+        """The answer's JSON. Raises RuntimeError for a refusal.
+
+        Where the server has closed the connection it is sent again: under its idempotency key it counts once.
+        """
+        try:
+            status = await self.head(method, path, token, body, **more)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            self.close()
+            status = await self.head(method, path, token, body, **more)
         assert self.reader is not None
         text = await self.reader.readexactly(self.length)
         if status >= 400:
@@ -96,6 +103,7 @@ class Connection:
         """Ends the connection."""
         if self._writer is not None:
             self._writer.close()
+        self.reader = self._writer = None
 
 
 class Load:

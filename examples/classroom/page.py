@@ -64,7 +64,7 @@ def page(room: Classroom, cards: Cards) -> Starlette:
     async def whole_class(request: Request) -> Response:
         """What a teacher sees, no older than the message that made the page ask."""
         of, _ = cards.holder(request, "teacher")
-        return _json(await seen_by_teacher(room, of, request.query_params.get("at_least")))
+        return _json(await seen_by_teacher(room, of, request.query_params.get("at_least") or None))
 
     async def who(request: Request) -> Response:
         """The names of the teacher's own class."""
@@ -74,7 +74,9 @@ def page(room: Classroom, cards: Cards) -> Starlette:
     async def mine(request: Request) -> Response:
         """What a student sees. Who that is comes from the card alone; the request cannot name another."""
         of, student = cards.holder(request, "student")
-        return _json(await seen_by_student(room, of, student, request.query_params.get("at_least")))
+        return _json(
+            await seen_by_student(room, of, student, request.query_params.get("at_least") or None)
+        )
 
     def refused(_: Request, error: Exception) -> Response:
         return _json({"code": "forbidden", "message": str(error)}, 403)
@@ -128,7 +130,11 @@ async def seen_by_student(
 async def serving(room: Classroom, cards: Cards, bound: socket.socket) -> AsyncIterator[str]:
     """The application on a bound socket until the end of the block; its URL."""
     config = uvicorn.Config(
-        page(room, cards), log_level="warning", access_log=False, timeout_graceful_shutdown=1
+        page(room, cards),
+        log_level="warning",
+        access_log=False,
+        timeout_keep_alive=60,
+        timeout_graceful_shutdown=1,
     )
     server = uvicorn.Server(config)
     server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
