@@ -1,0 +1,1 @@
+"""Classroom: live learning progress."""
