@@ -54,8 +54,8 @@ def passed(output):
     }
 
 
-def test_the_portfolio_is_the_sum_of_what_happened(database):
-    code, output = run("portfolio", HEADWATER_DATABASE_URL=database.url)
+def test_the_portfolio_is_the_sum_of_what_happened(database18):
+    code, output = run("portfolio", HEADWATER_DATABASE_URL=database18.url)
     assert code == 0, output
     checks = passed(output)
     assert {
@@ -86,8 +86,8 @@ def test_orders_across_four_services_add_up(four18):
     assert re.search(r"'cancelled': \d+", output)
 
 
-def test_a_classroom_counts_each_cell_once_and_shows_each_reader_their_own(database):
-    code, output = run("classroom", "--small", HEADWATER_DATABASE_URL=database.url)
+def test_a_classroom_counts_each_cell_once_and_shows_each_reader_their_own(database18):
+    code, output = run("classroom", "--small", HEADWATER_DATABASE_URL=database18.url)
     assert code == 0, output
     checks = passed(output)
     assert {
@@ -127,8 +127,8 @@ def test_football_tells_what_was_recorded_since_1930():
     ]
 
 
-def test_football_without_the_data_plays_made_up_cups_and_says_so(database):
-    code, output = run("football", HEADWATER_DATABASE_URL=database.url)
+def test_football_without_the_data_plays_made_up_cups_and_says_so(database18):
+    code, output = run("football", HEADWATER_DATABASE_URL=database18.url)
     assert code == 0, output
     assert output.startswith("The data is made up, since HEADWATER_DATA is not set.")
     assert "github.com/jfjelstul/worldcup" in output
