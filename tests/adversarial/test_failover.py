@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from contextlib import closing
 
 import psycopg
 import pytest
@@ -87,9 +88,11 @@ async def test_a_standby_answers_reads_with_tokens_and_refuses_writes(own_server
 
 async def test_what_a_promoted_standby_lost_is_never_answered(own_server, tmp_path, monkeypatch):
     """The relay and the app live on; what rests on lost events is found, and made again from the log."""
-    redis = RedisServer()
-    monkeypatch.setenv("HEADWATER_STORE_FAST_URL", redis.url())
-    with Standby(own_server.server.postgres, tmp_path / "standby") as standby:
+    with (
+        closing(RedisServer()) as redis,
+        Standby(own_server.server.postgres, tmp_path / "standby") as standby,
+    ):
+        monkeypatch.setenv("HEADWATER_STORE_FAST_URL", redis.url())
         async with make(standby.either_url(own_server.name, user=LOGIN), redis=True) as app:
             await app.deploy()
             async with app.relay():
@@ -126,7 +129,6 @@ async def test_what_a_promoted_standby_lost_is_never_answered(own_server, tmp_pa
                         seen = await again(lambda v=view, c=counter: app.view(v).get(c, at_least=token, timeout_seconds=5))  # fmt: skip
                         assert (seen.count, seen.total, seen.last) == (len(numbers), sum(numbers), numbers[-1])  # fmt: skip
                     assert (await app.stored(view).verify()).equal
-    redis.close()
 
 
 async def lowest_fence(app):
