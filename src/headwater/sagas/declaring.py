@@ -12,6 +12,7 @@ from headwater.events import Event, EventType
 from headwater.jobs.notices.declaring import NoticeDefinitions
 from headwater.jobs.retrying import Retry
 from headwater.jobs.taken import this_job
+from headwater.log.enqueuing import Enqueue
 from headwater.sagas.definition import SagaDefinition, defined
 from headwater.sagas.events import RECORDED
 from headwater.sagas.replaying import Function
@@ -41,6 +42,10 @@ class SagaDefinitions(NoticeDefinitions, ABC):
     @abstractmethod
     async def seal_fields(self, value: Any, *, tenant: str) -> Any:
         """A value, the fields sealed that its class marks as personal."""
+
+    @abstractmethod
+    async def seal_jobs(self, *jobs: Enqueue, tenant: str) -> Sequence[Enqueue]:
+        """Jobs, their personal arguments sealed."""
 
     def saga(
         self,

@@ -8,7 +8,7 @@ two steps nothing is kept but in the stream, so a run may end, or be killed, any
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Protocol, TypeVar
@@ -25,6 +25,7 @@ from headwater.errors import (
 from headwater.events import Event, EventTypes
 from headwater.jobs.taken import RunningJob
 from headwater.log.carrying import carrying
+from headwater.log.enqueuing import Enqueue
 from headwater.log.tasks import ended
 from headwater.sagas.definition import SagaDefinition
 from headwater.sagas.events import SagaFinished, SagaStarted, SagaStepDone, SagaStopped, SagaWaiting
@@ -64,6 +65,10 @@ class SagaApp(Protocol):
 
     async def seal_fields(self, value: Any, *, tenant: str) -> Any:
         """A value, the fields sealed that its class marks as personal."""
+        ...
+
+    async def seal_jobs(self, *jobs: Enqueue, tenant: str) -> Sequence[Enqueue]:
+        """Jobs, their personal arguments sealed."""
         ...
 
 

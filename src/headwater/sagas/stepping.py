@@ -45,8 +45,9 @@ async def create_jobs(run: Run, call: Call) -> bool:
     """Creates jobs in the commit of the step's record. Raises VersionConflict where the stream has moved on."""
     saga, at = run.replay.saga, run.record.now()
     made = SagaStepDone(saga.name, saga.id, call.step, call.kind, call.name, call.asked, at, undo=call.undo_name)  # fmt: skip
+    jobs = await run.app.seal_jobs(*call.what, tenant=run.record.job.tenant)
     with carrying(**cause_of(run, call.step)):
-        await run.record.write(made, jobs=call.what)
+        await run.record.write(made, jobs=jobs)
     run.replay.feed(made)
     return True
 

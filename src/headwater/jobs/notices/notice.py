@@ -13,6 +13,7 @@ import msgspec
 
 from headwater.errors import JobDefinitionError, JobRefused
 from headwater.events import Event
+from headwater.events.personal import personal_marks
 from headwater.jobs.job import Job
 from headwater.jobs.outgoing.channels import Message
 from headwater.log.enqueuing import Enqueue
@@ -122,7 +123,7 @@ class Notice(Generic[P]):
 
     def function(self, tell: Callable[..., Any]) -> Callable[..., Any]:
         """What the job runs: ``tell`` with a person and the template's arguments, which it shows as its own."""
-        hints = get_type_hints(self.template)
+        hints = get_type_hints(self.template, include_extras=True)  # what is personal stays so
         first, *parameters = inspect.signature(self.template).parameters.values()
         if hints.get(first.name) is not Reach or hints.get("return") is not Message:
             raise JobDefinitionError(
@@ -133,6 +134,11 @@ class Notice(Generic[P]):
             raise JobDefinitionError(
                 f"The notice {self.name!r} is to be told once for each {', '.join(sorted(unknown))}, which it does not take.",
                 hint="Name parameters of the template.",
+            )
+        if personal := set(self.once) & personal_marks(self.template).keys():
+            raise JobDefinitionError(
+                f"The notice {self.name!r} would be named in the log by {', '.join(sorted(personal))}, which is personal.",
+                hint="Let it be told once for each of something else, such as the order.",
             )
         person = inspect.Parameter("person", inspect.Parameter.POSITIONAL_OR_KEYWORD)
 

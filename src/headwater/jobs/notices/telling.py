@@ -140,7 +140,10 @@ class Telling:
         try:
             made = self.notice.template(person, **self._arguments)
         except Exception as error:
-            raise TemplateFailed(f"the template {self.notice.name!r} raised {type(error).__name__}: {error}") from error  # fmt: skip
+            reason = f"the template {self.notice.name!r} raised {type(error).__name__}: {error}"
+            for address in person.addresses.values():
+                reason = _without(reason, address)
+            raise TemplateFailed(reason) from error
         if made.kind != "notice" or made.data:
             return made
         told = {"notice": self.notice.name, "person": self.person, **self._arguments}
