@@ -10,11 +10,13 @@ from attack import Attack, crash
 from doubles import PublishesInMemory
 from scene import Scene
 
+from headwater import App, Document, Event, Settings
 from headwater.log import Ticker
 
 pytestmark = [pytest.mark.postgres, pytest.mark.adversarial]
 
 SEED = 7
+LONG_SECONDS = 20.0
 
 
 async def append_softly(scene, mark, ending="COMMIT"):
@@ -103,3 +105,38 @@ async def test_readers_agree_with_the_log_through_crashes(durable_log):
     assert not verdict.kinds, f"seed {SEED}:\n{verdict}"
     assert attack.ledger.acknowledged
     assert attack.ledger.told_softly
+
+
+class Counted(Event, type="crash.counted", stream="crash/{name}"):
+    name: str
+
+
+class Count(Document):
+    seen: int = 0
+
+
+async def test_a_view_whose_last_batch_was_lost_applies_it_again_though_nothing_follows(
+    durable_log,
+):
+    """Views' commits do not wait for the disk; the relay may not wait for the next event to learn what a crash took back."""
+    app = App(
+        "crash", events=[Counted], tenant="main", settings=Settings(database_url=durable_log.url)
+    )
+
+    @app.fold(key="name")
+    def counts(state: Count, _: Counted) -> Count:
+        return state.but(seen=state.seen + 1)
+
+    async with app:
+        await app.deploy()
+        written = await app.append(Counted("last"))
+        # The sequence is on disk as it stands: after the crash no position is left out, so nothing moves the watermark.
+        walwriter = durable_log.hold_back_wal()
+        async with app.relay() as relay:
+            relay.leases.seconds = LONG_SECONDS  # no renewal writes what the view has done
+            await counts.get("last", at_least=written.token, timeout_seconds=60)
+            await asyncio.to_thread(durable_log.crash, walwriter)
+            with durable_log.admin() as admin:
+                (position,) = admin.execute("SELECT position FROM headwater.checkpoints").fetchone()
+            assert position < written.position  # it was lost
+            assert await counts.get("last", at_least=written.token, timeout_seconds=60) == Count(1)

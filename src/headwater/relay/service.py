@@ -130,6 +130,11 @@ class Relay:
     # Leases ------------------------------------------------------------------------------------
 
     async def _hold_leases(self, connection: Connection) -> None:
+        # Who was cut off holds nothing any more, and a crash may have taken back what its views did last, which
+        # need not move the watermark: each is taken anew, from where the database says it is.
+        for name in list(self._driven):
+            await self._drop(name)
+            await self.leases.release(connection, name)
         me = f"relay/{self.leases.holder}"
         while True:
             for name in [n for n, driven in self._driven.items() if driven.task.done()]:
