@@ -36,7 +36,7 @@ from headwater.log.writing import AppendOptions, Group, Metadata, enqueue, group
 from headwater.personal import Forgetting, PersonalData
 from headwater.readers.feeds import FeedView
 from headwater.readers.handles import FoldView, RowsView
-from headwater.readers.reading import DEFAULT_TIMEOUT_SECONDS, Reader
+from headwater.readers.reading import Reader
 from headwater.runnable import Runnable
 from headwater.sagas.starting import start_saga
 
@@ -245,7 +245,7 @@ class App(Runnable):
         views: Sequence[FoldView[Any] | RowsView[Any]],
         tenant: str | None = None,
         at_least: Token | str | None = None,
-        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        timeout_seconds: float | None = None,
     ) -> list[dict[str, Any]]:
         """The rows of a SELECT over views (``headwater_views.NAME``), each at least at the token.
 

@@ -20,7 +20,6 @@ from headwater.log import Fact, Token, Written
 from headwater.log.driver import BlockingSession, BlockingWriter
 from headwater.log.writing import AppendOptions
 from headwater.readers.handles import D, FoldView, R, RowsView
-from headwater.readers.reading import DEFAULT_TIMEOUT_SECONDS
 
 T = TypeVar("T")
 
@@ -77,7 +76,7 @@ class BlockingApp:
         *,
         tenant: str | None = None,
         at_least: str | None = None,
-        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        timeout_seconds: float | None = None,
     ) -> D | None:
         """A fold's document; see FoldView.get."""
         return self._run(
@@ -90,7 +89,7 @@ class BlockingApp:
         *key: object,
         tenant: str | None = None,
         at_least: str | None = None,
-        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        timeout_seconds: float | None = None,
     ) -> R | None:
         """A SQL view's row; see RowsView.get."""
         return self._run(
@@ -105,7 +104,7 @@ class BlockingApp:
         views: Sequence[FoldView[Any] | RowsView[Any]],
         tenant: str | None = None,
         at_least: Token | str | None = None,
-        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        timeout_seconds: float | None = None,
     ) -> list[dict[str, Any]]:
         """The rows of a SELECT over views; see App.query."""
         return self._run(

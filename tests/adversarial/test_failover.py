@@ -73,12 +73,12 @@ async def test_a_standby_answers_reads_with_tokens_and_refuses_writes(own_server
             async with app.relay():
                 token = await appended(app, range(40))
                 for name in ("c0", "c3"):
-                    seen = await copy.view("here").get(name, at_least=token, timeout_seconds=30)
+                    seen = await copy.view("here").get(name, at_least=token, timeout_seconds=60)
                     assert seen.count == 10
                 assert len(await copy.log.read(max_rows=100)) == 40
                 standby.cut_off()
                 token = await appended(app, range(40, 44))
-                await app.view("here").get("c0", at_least=token, timeout_seconds=30)
+                await app.view("here").get("c0", at_least=token, timeout_seconds=60)
                 with pytest.raises(NotCaughtUp):
                     await copy.view("here").get("c0", at_least=token, timeout_seconds=0.2)
                 assert (await copy.view("here").get("c0")).count == 10
@@ -97,12 +97,12 @@ async def test_what_a_promoted_standby_lost_is_never_answered(own_server, tmp_pa
             await app.deploy()
             async with app.relay():
                 kept = await appended(app, range(40))
-                await app.view("there").get("c0", at_least=kept, timeout_seconds=30)
+                await app.view("there").get("c0", at_least=kept, timeout_seconds=60)
                 await asyncio.to_thread(standby.catch_up)
                 standby.cut_off()
                 lost = await appended(app, range(100, 160))
                 for view in ("here", "there"):
-                    await app.view(view).get("c0", at_least=lost, timeout_seconds=30)
+                    await app.view(view).get("c0", at_least=lost, timeout_seconds=60)
                 waiting = asyncio.create_task(app.view("here").get("c0", at_least=beyond(lost), timeout_seconds=60))  # fmt: skip
                 await asyncio.to_thread(own_server.server.postgres.kill)
                 await asyncio.to_thread(standby.promote)

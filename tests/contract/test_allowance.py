@@ -57,7 +57,7 @@ class Said(list):
         self._heard.set()
 
     async def something(self):
-        await asyncio.wait_for(self._heard.wait(), 10)
+        await asyncio.wait_for(self._heard.wait(), 60)
 
 
 def app_of(database, **settings):

@@ -182,7 +182,7 @@ async def test_a_locked_view_delays_no_other_view_and_no_writer(database18):
                 written = await app.append(Placed("1", Decimal(1)))
                 assert (await orders.get("1", at_least=written.token)).total == 1
                 admin.execute("ROLLBACK")
-            assert (await slow.get("1", at_least=written.token, timeout_seconds=20)).total == 1
+            assert (await slow.get("1", at_least=written.token, timeout_seconds=60)).total == 1
 
 
 async def test_doctor_and_metrics_name_who_holds_readers_back(database18):

@@ -498,7 +498,7 @@ async def test_a_decider_is_a_plain_function(app18):
 
 async def _blocked(admin, sessions):
     """Waits until so many sessions of this database wait for a lock."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while admin.execute(
             "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
         ).fetchone() != (sessions,):
@@ -569,7 +569,7 @@ async def test_a_key_that_cannot_be_is_refused(app18, bad):
 async def test_what_is_no_text_fails_its_own_append_alone(app18, bad):
     for _ in range(3):
         asked = (app18.append(Deposited("a", 1), **options) for options in ({}, bad, {}))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             first, refused, last = await asyncio.gather(*asked, return_exceptions=True)
         assert first.position
         assert last.position

@@ -110,7 +110,7 @@ async def spend(app, *amounts, card="c", tenant="main"):
 async def warned(app, card):
     """Waits until a card is warned twice, as whoever follows the log hears of it."""
     heard = 0
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         async for recorded in app.log.tail(types=["card.warned"], tenant="main"):
             heard += recorded.event.card == card
             if heard == 2:

@@ -24,7 +24,7 @@ from tests.support.web import api, line, serving_of, token_for
 
 pytestmark = pytest.mark.postgres
 
-SECONDS = 30
+SECONDS = 60
 
 
 @pytest.fixture

@@ -287,7 +287,7 @@ async def served(url, point):
     finally:
         if process.returncode is None and not point:
             process.terminate()
-        ended = await asyncio.wait_for(process.wait(), 30)
+        ended = await asyncio.wait_for(process.wait(), 60)
     if point:
         assert ended == -signal.SIGKILL
 

@@ -40,7 +40,7 @@ from headwater.testing.driving import publish
 pytestmark = pytest.mark.postgres
 
 INBOX = "inbox/shop/orders"
-SECONDS = 40
+SECONDS = 90
 
 
 @pytest.fixture(scope="module")

@@ -53,7 +53,7 @@ async def all_done(app):
         queues = await Jobs(app.database("headwater_operator")).queues()
         return not any(q.waiting or q.later or q.running for q in queues)
 
-    await until(idle, seconds=40)
+    await until(idle, seconds=90)
 
 
 @pytest.mark.parametrize("point", JOB_POINTS)
@@ -68,7 +68,7 @@ async def test_a_worker_killed_at_a_named_point(database18, point):
         told = await app.enqueue(*[note(f"t{n}") for n in range(30)])
         calls = 1 if "settle" in point else 3
         async with process(database18, point, calls) as killed:
-            assert await asyncio.wait_for(killed.wait(), 30) == -signal.SIGKILL
+            assert await asyncio.wait_for(killed.wait(), 60) == -signal.SIGKILL
         events.clear()
         async with app.working():
             await all_done(app)

@@ -278,7 +278,7 @@ async def test_files_are_merged_while_batches_go_on(ground):
         feed = feed_of(app)
         for n in range(40):
             written = await app.append(Placed(n, f"k{n}", Decimal(n), count=n))
-            files = await feed.files(at_least=written.token, timeout_seconds=20)
+            files = await feed.files(at_least=written.token, timeout_seconds=60)
             assert sum(file.rows for _, file in files) == n + 1
         assert len(files) < 40
         stored = await ground.read(app)

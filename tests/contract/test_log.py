@@ -287,6 +287,6 @@ async def test_an_append_behind_many_that_gave_up_is_written(app):
     behind = asked("behind")
     await asyncio.sleep(0)
     await commits.start()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         assert (await behind).version == 1
     await commits.stop()

@@ -142,7 +142,7 @@ async def test_events_leave_in_order_each_once_as_cloud_events(database, nats):
 
 
 async def reached(ground, position):
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
             async with ground.app.database().connection() as connection:
                 if await ground.view.record.checkpoint(connection) >= position:
@@ -244,7 +244,7 @@ async def test_lost_messages_at_the_end_are_published_again(ground):
     await ground.api("STREAM.MSG.DELETE", seq=last)
     assert (await ground.view.verify()).differing == 1
     fence = 2
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while await ground.orders() != [*range(5)]:
             with suppress(LeaseLost):  # its id is known until the window is over
                 await ground.append(5)

@@ -103,7 +103,7 @@ async def test_nothing_of_a_person_is_left_anywhere(own_server, tmp_path, engine
             await app.do(Welcome("1", ADA))
             written = await app.append(Signed("2", BOB))
             for view in ("customers", "meetings", "domains", "fast", "readers"):
-                await app.view(view).get("2", at_least=written.token, timeout_seconds=30)
+                await app.view(view).get("2", at_least=written.token, timeout_seconds=60)
             await until(lambda: len(receiver.got) >= 3)
             await until(lambda: len(told) >= 5)
             for view in ("archive", "typed", "news", "mails", "plans"):

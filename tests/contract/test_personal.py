@@ -326,7 +326,7 @@ async def test_transactions_that_hold_all_connections_still_get_keys(database18,
                 await both.wait()
                 await tx.append(Signed(str(number), MAIL))
 
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await asyncio.gather(write(1), write(2))
 
 

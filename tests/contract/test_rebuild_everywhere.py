@@ -77,7 +77,7 @@ class Watching:
 
     async def feed(self, view):
         least = self.written
-        files = await self.app._feeds[view].files(at_least=self.token, timeout_seconds=20)
+        files = await self.app._feeds[view].files(at_least=self.token, timeout_seconds=60)
         placed = sum(file.rows for _, file in files if file.type == "order.placed")
         voided = sum(file.rows for _, file in files if file.type == "order.voided")
         assert least <= placed - FILLED <= self.written + 1, view
@@ -120,7 +120,7 @@ async def test_definitions_change_in_every_store_under_writes_and_reads(engines)
                 rebuild = new.rebuilding(view, share=1.0)
                 assert (await rebuild.run()).summary == "equal", view
             seen = dict(watching.reads)
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 while not running.done() and any(watching.reads[v] < seen[v] + 2 for v in seen):
                     await asyncio.sleep(0.02)
             watching.going = False

@@ -93,7 +93,7 @@ async def test_what_holds_a_view_up_is_shown(ground, client):
     async with ground.app() as app, app.relay():
         operator = app.database("headwater_operator")
         shown = None
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while shown is None or shown[6] != "retrying":
                 found = {row[0]: row for row in await view_rows(operator, {})}
                 shown = found["orders"]

@@ -62,7 +62,7 @@ async def opened(database):
         yield app
 
 
-async def until(condition, *, seconds=30.0):
+async def until(condition, *, seconds=90.0):
     """Polls a condition until it holds; the poll is the wait, so nothing rests on a guess of time."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
@@ -90,7 +90,7 @@ async def fill(app, count, start=0):
 
 async def all_verified(app, token, rows):
     for view in (shop.orders, shop.sales, shop.totals, shop.by_events):
-        await view.list(at_least=token, timeout_seconds=30)
+        await view.list(at_least=token, timeout_seconds=60)
     assert (await shop.totals.get()).orders == rows
     for view in app.views:
         assert (await app.stored(view).verify()).summary == "equal", view
@@ -113,7 +113,7 @@ async def test_two_relays_share_and_the_survivor_takes_over(database18):
                     == {second.pid}
                 )
             )
-            assert time.monotonic() - killed < 15
+            assert time.monotonic() - killed < 30
             written = await filling
             await all_verified(app, written.token, 20_000)
 
@@ -155,7 +155,7 @@ async def test_a_stopped_relay_leaves_nothing_to_wait_for(database18):
         for n in range(3):
             async with app.relay():
                 written = await app.append(Placed("1", Decimal(1)))
-                await shop.totals.get(at_least=written.token, timeout_seconds=4)
+                await shop.totals.get(at_least=written.token)
             assert holders(database18) == {}, n
 
 
@@ -206,7 +206,7 @@ async def test_no_name_of_a_view_is_that_of_a_relays_own_lease(database18):
         await app.deploy()
         async with app.relay():
             written = await app.append(Placed("1", Decimal(5)))
-            assert await ticker.get("1", at_least=written.token, timeout_seconds=20) is not None
+            assert await ticker.get("1", at_least=written.token, timeout_seconds=60) is not None
             with database18.admin() as admin:
                 names = admin.execute("SELECT name FROM headwater.leases").fetchall()
         own = {name for (name,) in names} - {"ticker"}

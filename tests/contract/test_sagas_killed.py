@@ -46,7 +46,7 @@ async def all_ended(app, but=""):
         found = [one for one in await app.sagas_now.instances(ended=True) if one.id != but]
         return len(found) == len(PLANS) and all(one.ended_at for one in found) and found
 
-    return {one.id: one.state for one in await until(ended, seconds=40)}
+    return {one.id: one.state for one in await until(ended, seconds=90)}
 
 
 async def assert_once(app, but=""):
@@ -91,7 +91,7 @@ async def test_killed_at_a_named_point(database18, point, at_call):
     async with make(database18.url) as app:
         await begun(app)
         async with process(database18, point, at_call) as killed:
-            assert await asyncio.wait_for(killed.wait(), 30) == -signal.SIGKILL
+            assert await asyncio.wait_for(killed.wait(), 60) == -signal.SIGKILL
         async with app.relay(), app.working():
             await assert_once(app)
 

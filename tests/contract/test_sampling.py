@@ -187,7 +187,7 @@ async def test_one_of_two_samplers_works_at_a_time_and_then_the_other(database18
             sampler.every_seconds, sampler.leases = 0.01, Leases(seconds=0.2)
             await sampler.start()
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 await asyncio.gather(*(sampler.compared.wait() for sampler in samplers))
         finally:
             for sampler in samplers:

@@ -203,7 +203,7 @@ class Traffic:
             written = await self.writer.append(self.made())
             self.payments += 1
             found = await self.reader.view("bills").get(
-                "b", at_least=written.token, timeout_seconds=20
+                "b", at_least=written.token, timeout_seconds=60
             )
             assert found.payments == self.payments, "a reader saw a gap or a double"
             self._turned.set()
@@ -225,9 +225,9 @@ async def test_two_versions_of_an_app_side_by_side_and_back_again(database18):
                 # Then writers. The old code's readers go on: what is new, they pass by.
                 await traffic.switch(writer=new, made=lambda: Paid("b", 2, "cash", currency="USD"))
                 written = await new.append(Paid("c", 5, "cash", currency="USD"))
-                row = await new.view("bills").get("c", at_least=written.token, timeout_seconds=20)
+                row = await new.view("bills").get("c", at_least=written.token, timeout_seconds=60)
                 assert row.currency == "USD"
-                seen = await old.view("bills").get("c", at_least=written.token, timeout_seconds=20)
+                seen = await old.view("bills").get("c", at_least=written.token, timeout_seconds=60)
                 assert (seen.cents, seen.payments) == (5, 1)
                 (newest_event,) = await old.log.stream("bill/c", tenant="main")
                 assert newest_event.event == PaidOnce("c", 5, "cash")
@@ -237,7 +237,7 @@ async def test_two_versions_of_an_app_side_by_side_and_back_again(database18):
                     assert (await old.rebuilding(view).run()).summary == "equal"
                 await traffic.switch(reader=old)
             written = await old.append(PaidOnce("c", 1, "cash"))
-            row = await old.view("bills").get("c", at_least=written.token, timeout_seconds=20)
+            row = await old.view("bills").get("c", at_least=written.token, timeout_seconds=60)
             assert (row.cents, row.payments) == (6, 2)
             await traffic.stop()
             assert traffic.payments > 5

@@ -173,6 +173,6 @@ async def test_what_nobody_makes_anew_is_forgotten(database18):
             admin.execute("UPDATE headwater.snapshots SET made_at = now() - interval '31 days'")
         async with app.relay():
             with database18.admin() as admin:
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(60):
                     while admin.execute("SELECT count(*) FROM headwater.snapshots").fetchone()[0]:
                         await asyncio.sleep(0.01)

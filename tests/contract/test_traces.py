@@ -88,7 +88,7 @@ async def test_a_trace_goes_from_a_request_to_the_views(database18, spans):
         answer = await append(client, line(1), headers=NDJSON | {"traceparent": PARENT})
         await client.get("/v1/views/orders/1", params={"at_least": answer.json()["token"]})
         (recorded,) = await client.app.log.stream("order/1", tenant="main")
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not any(span.links for span in named(spans, "view orders")):
                 await asyncio.sleep(0.01)
     (request,) = named(spans, "POST /v1/events")

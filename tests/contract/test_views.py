@@ -138,7 +138,7 @@ async def test_a_fold_parks_the_key_and_replays_it(database):
             await app.append(Placed("1", Decimal(1)), Placed("2", Decimal(1)))
             culprit = await app.append(Placed("1", Decimal(666)))
             written = await app.append(Placed("1", Decimal(1)), Placed("2", Decimal(1)))
-            assert (await orders.get("2", at_least=written.token, timeout_seconds=20)).total == 2
+            assert (await orders.get("2", at_least=written.token, timeout_seconds=60)).total == 2
             with pytest.raises(KeyParked) as parked:
                 await orders.get("1", at_least=written.token)
             assert parked.value.position == culprit.position
@@ -148,7 +148,7 @@ async def test_a_fold_parks_the_key_and_replays_it(database):
             assert await app.stored("orders").replay() == 0
             assert await app.stored("orders").discard([culprit.position]) == 1
             later = await app.append(Placed("1", Decimal(1)))
-            assert (await orders.get("1", at_least=later.token, timeout_seconds=20)).total == 3
+            assert (await orders.get("1", at_least=later.token, timeout_seconds=60)).total == 3
             assert (await app.stored("orders").verify()).summary == "equal"
 
 
@@ -160,10 +160,10 @@ async def test_a_replay_reaches_the_views_over_the_documents(database18):
         async with app.relay():
             culprit = await app.append(Placed("1", Decimal(666)))
             written = await app.append(Placed("1", Decimal(1)), Placed("2", Decimal(1)))
-            await orders.get("2", at_least=written.token, timeout_seconds=20)
+            await orders.get("2", at_least=written.token, timeout_seconds=60)
             await app.stored("orders").discard([culprit.position])
             later = await app.append(Placed("2", Decimal(1)))
-            rows = await by_status.list(at_least=later.token, timeout_seconds=20)
+            rows = await by_status.list(at_least=later.token, timeout_seconds=60)
             assert [(r.orders, r.total) for r in rows] == [(2, Decimal(3))]
             assert (await app.stored("by_status").verify()).summary == "equal"
 
@@ -176,7 +176,7 @@ async def test_a_sql_view_halves_to_the_event_at_fault(database):
         await app.append(*(Placed(str(n), Decimal(n), f"c{n % 3}") for n in range(100)))
         written = await app.append(Placed("x", Decimal(1), "c2"))
         async with app.relay():
-            assert (await sales.get("c2", at_least=written.token, timeout_seconds=30)).orders == 34
+            assert (await sales.get("c2", at_least=written.token, timeout_seconds=60)).orders == 34
             with pytest.raises(KeyParked):
                 await sales.get("c1", at_least=written.token)
             assert (await sales.get("c1")).orders == 32
@@ -198,12 +198,12 @@ async def test_a_changed_definition_is_stale_until_rebuilt(database):
             assert (await sales.list(limit=1))[0].total == 1225
             await changed.stored("sales").rebuild()
             assert (
-                await sales.get(None, at_least=written.token, timeout_seconds=20)
+                await sales.get(None, at_least=written.token, timeout_seconds=60)
             ).total == Decimal("612.5")
             await changed.stored("orders").rebuild()
-            await sales.list(at_least=written.token, timeout_seconds=20)
+            await sales.list(at_least=written.token, timeout_seconds=60)
             late = await changed.append(Placed("1", Decimal(1)))
-            rows = await changed._rows["by_status"].list(at_least=late.token, timeout_seconds=20)
+            rows = await changed._rows["by_status"].list(at_least=late.token, timeout_seconds=60)
             assert [(r.status, r.orders) for r in rows] == [("open", 50)]
             for view in changed.views:
                 assert (await changed.stored(view).verify()).summary == "equal"

@@ -243,7 +243,7 @@ async def test_processes_that_send_are_killed_and_every_event_arrives_in_order(d
                 async def all_taken():
                     return {(o, 9) for o in "ab"} <= set(orders(receiver)) and await standing(app) == ("active", 0, None)  # fmt: skip
 
-                await until(all_taken, seconds=60)
+                await until(all_taken, seconds=90)
             finally:
                 if process.returncode is None:
                     process.kill()

@@ -6,7 +6,7 @@ import shutil
 from contextlib import asynccontextmanager
 
 CHROMIUM = shutil.which("chromium")
-SECONDS = 15
+SECONDS = 60
 PROGRAM = (
     "--no-sandbox",
     "--disable-gpu",

@@ -129,7 +129,7 @@ def square(value: int) -> int:
     return value * value
 
 
-async def until(condition, *, seconds=20.0):
+async def until(condition, *, seconds=90.0):
     """Polls a condition until it holds; the poll is the wait, so nothing rests on a guess of time."""
     deadline = time.monotonic() + seconds
     while not (value := await found if inspect.isawaitable(found := condition()) else found):

@@ -57,7 +57,7 @@ class ReplicatedShop(Shop):
                 "SELECT state, detail FROM headwater.replication UNION ALL SELECT state, detail FROM headwater.captures WHERE state <> 'released'"
             ).fetchall()
 
-    async def until_read(self, seconds=20):
+    async def until_read(self, seconds=90):
         """Returns once the reader has told all that has committed by now."""
         async with self.operator.connection() as connection:
             cursor = await connection.execute("SELECT pg_current_wal_insert_lsn()::text")

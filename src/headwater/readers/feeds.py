@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, TypeVar, cast
 
-from headwater.readers.reading import DEFAULT_TIMEOUT_SECONDS, Reader
+from headwater.readers.reading import Reader
 from headwater.views.batches import OutsideRows, Queryable, StoredFile
 from headwater.views.feed import Feed
 from headwater.views.storage import Place
@@ -45,7 +45,7 @@ class FeedView:
         *,
         type: str | None = None,  # noqa: A002 - the word users write
         at_least: str | None = None,
-        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        timeout_seconds: float | None = None,
     ) -> list[tuple[str, StoredFile]]:
         """The files of the feed, or of one event type, the oldest first: each one's URL and what it holds.
 
@@ -65,7 +65,7 @@ class FeedView:
         *,
         tenant: str | None = None,
         at_least: str | None = None,
-        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        timeout_seconds: float | None = None,
     ) -> tuple[int, dict[str, Any]]:
         """The feed's position and a dataset for each event type, all of one manifest.
 
@@ -87,7 +87,7 @@ class FeedView:
         self,
         read: Callable[[Place], Awaitable[tuple[int, T]]],
         at_least: str | None,
-        timeout_seconds: float,
+        timeout_seconds: float | None,
     ) -> T:
         return await self._app.reader.outside(
             read,

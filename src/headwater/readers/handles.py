@@ -12,7 +12,7 @@ from headwater.errors import DefinitionError
 from headwater.log import Database
 from headwater.readers.history import History
 from headwater.readers.indexes import IndexReads
-from headwater.readers.reading import DEFAULT_TIMEOUT_SECONDS, Reader
+from headwater.readers.reading import Reader
 from headwater.readers.series import SeriesReads
 from headwater.views import Document, Fold, SqlView, StoredView
 from headwater.views.batches import OutsideTables
@@ -77,7 +77,7 @@ class FoldView(IndexReads[D]):
         *,
         tenant: str | None = None,
         at_least: str | None = None,
-        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        timeout_seconds: float | None = None,
     ) -> D | None:
         """The document of a key, or None where there is none.
 
@@ -114,7 +114,7 @@ class FoldView(IndexReads[D]):
         *,
         tenant: str | None = None,
         at_least: str | None = None,
-        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        timeout_seconds: float | None = None,
         after: str = "",
         limit: int = 100,
     ) -> list[tuple[str, D]]:
@@ -172,7 +172,7 @@ class RowsView(SeriesReads[R]):
         *key: object,
         tenant: str | None = None,
         at_least: str | None = None,
-        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        timeout_seconds: float | None = None,
     ) -> R | None:
         """The row of a key, its parts in the order of the view's key, or None where there is none."""
         names = self.view.query.key
@@ -214,7 +214,7 @@ class RowsView(SeriesReads[R]):
         key: dict[str, object],
         limit: int,
         at_least: str | None,
-        timeout_seconds: float,
+        timeout_seconds: float | None,
     ) -> Sequence[Sequence[Any]]:
         """Rows in another store. With a token an event that is parked for the tenant refuses them all."""
         assert self.store is not None
@@ -269,7 +269,7 @@ class RowsView(SeriesReads[R]):
         *,
         tenant: str | None = None,
         at_least: str | None = None,
-        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        timeout_seconds: float | None = None,
         limit: int = 1000,
     ) -> list[R]:
         """The rows in the order of the view's key."""

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 from headwater.errors import DefinitionError
-from headwater.readers.reading import DEFAULT_TIMEOUT_SECONDS, Reader
+from headwater.readers.reading import Reader
 from headwater.views import Document, Fold
 from headwater.views.documents import IndexedDocuments, OutsideDocuments
 from headwater.views.indexes import Counter, Distinct, Places, Ranking, chosen
@@ -55,7 +55,7 @@ class IndexReads(Generic[D]):
         by: str | None = None,
         tenant: str | None = None,
         at_least: str | None = None,
-        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        timeout_seconds: float | None = None,
     ) -> list[tuple[str, float]]:
         """The keys of a Ranking with the highest scores, and these; equal ones in descending order of keys."""
         index: Ranking = chosen(self.fold.name, self.fold.indexes, Ranking, by)
@@ -73,7 +73,7 @@ class IndexReads(Generic[D]):
         by: str | None = None,
         tenant: str | None = None,
         at_least: str | None = None,
-        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        timeout_seconds: float | None = None,
     ) -> int | None:
         """A key's place in a Ranking, 1 for the first, or None where it is not in it."""
         index: Ranking = chosen(self.fold.name, self.fold.indexes, Ranking, by)
@@ -89,7 +89,7 @@ class IndexReads(Generic[D]):
         of: str | None = None,
         tenant: str | None = None,
         at_least: str | None = None,
-        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        timeout_seconds: float | None = None,
     ) -> dict[str, Decimal]:
         """A Counter's numbers of at most 1,000 keys, without those that have none."""
         index: Counter = chosen(self.fold.name, self.fold.indexes, Counter, of)
@@ -108,7 +108,7 @@ class IndexReads(Generic[D]):
         of: str | None = None,
         tenant: str | None = None,
         at_least: str | None = None,
-        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        timeout_seconds: float | None = None,
     ) -> int:
         """About how many different values at most 100 keys have had together, by a Distinct."""
         index: Distinct = chosen(self.fold.name, self.fold.indexes, Distinct, of)
@@ -129,7 +129,7 @@ class IndexReads(Generic[D]):
         by: str | None = None,
         tenant: str | None = None,
         at_least: str | None = None,
-        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        timeout_seconds: float | None = None,
     ) -> list[tuple[str, float]]:
         """The nearest keys of Places within a distance of a point in degrees, and theirs in metres."""
         index: Places = chosen(self.fold.name, self.fold.indexes, Places, by)
@@ -155,7 +155,7 @@ class IndexReads(Generic[D]):
         tenant: str,
         key: str | None,
         at_least: str | None,
-        timeout_seconds: float,
+        timeout_seconds: float | None,
     ) -> T:
         app = cast("Installation", self._app)
         return await app.reader.outside(

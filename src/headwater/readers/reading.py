@@ -16,6 +16,7 @@ from headwater.views.storage import Place
 T = TypeVar("T")
 
 DEFAULT_TIMEOUT_SECONDS = 5.0
+"""How long a read with a token waits for its view where the call does not say."""
 
 
 class Reader:
@@ -38,7 +39,7 @@ class Reader:
         views: Sequence[str],
         tenant: str,
         at_least: str | None,
-        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        timeout_seconds: float | None = None,
         key: str | None = None,
     ) -> tuple[list[str], list[tuple[Any, ...]]]:
         """The columns and rows of a statement, once every view named has reached the token.
@@ -48,7 +49,7 @@ class Reader:
         """
         position = None
         if at_least is not None:
-            wait = Wait(timeout_seconds)
+            wait = Wait(DEFAULT_TIMEOUT_SECONDS if timeout_seconds is None else timeout_seconds)
             position = await self.position_of(at_least, tenant=tenant, wait=wait)
             for view in views:
                 await self._watch.reached(view, position, timeout_seconds=wait.left_seconds)
@@ -72,7 +73,7 @@ class Reader:
         view: str,
         tenant: str,
         at_least: str | None,
-        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        timeout_seconds: float | None = None,
         key: str | None = None,
     ) -> T:
         """What ``read`` finds in another store, once the view there has reached the token.
@@ -82,7 +83,7 @@ class Reader:
         """
         position = None
         if at_least is not None:
-            wait = Wait(timeout_seconds)
+            wait = Wait(DEFAULT_TIMEOUT_SECONDS if timeout_seconds is None else timeout_seconds)
             position = await self.position_of(at_least, tenant=tenant, wait=wait)
             await self._watch.reached(view, position, timeout_seconds=wait.left_seconds)
         guarded = {"view": view, "tenant": tenant, "key": key}

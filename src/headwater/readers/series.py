@@ -10,7 +10,6 @@ import msgspec
 from psycopg import sql
 
 from headwater.errors import DefinitionError
-from headwater.readers.reading import DEFAULT_TIMEOUT_SECONDS
 from headwater.views import SqlView
 from headwater.views.batches import Within
 from headwater.views.store import Store
@@ -38,7 +37,7 @@ class SeriesReads(Generic[R]):
         carry: Sequence[str] = (),
         tenant: str | None = None,
         at_least: str | None = None,
-        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        timeout_seconds: float | None = None,
     ) -> list[R]:
         """A row for each bucket from ``start``, before ``end``, of the rest of the key.
 
@@ -108,7 +107,7 @@ class SeriesReads(Generic[R]):
         limit: int,
         tenant: str | None,
         at_least: str | None,
-        timeout_seconds: float,
+        timeout_seconds: float | None,
     ) -> list[dict[str, Any]]:
         """The stored rows in a range of buckets."""
         assert self.bucket is not None
