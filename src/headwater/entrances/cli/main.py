@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import importlib
 import logging
 import signal
@@ -183,4 +184,5 @@ def main() -> None:
     importlib.import_module("headwater.entrances.cli.outgoing")
     importlib.import_module("headwater.entrances.cli.sagas")
     importlib.import_module("headwater.entrances.cli.inboxes")
+    gc.freeze()  # nothing made so far is garbage before the process ends, nor looked through then
     cli()
