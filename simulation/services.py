@@ -253,7 +253,11 @@ async def _run(installation: Installation, options: argparse.Namespace, seed: st
         )
         for kind, times in faults.done.most_common():
             story.say(f"  {times:>4}  {kind}")
-        await ended(count, patience_seconds=options.patience_seconds)
+        try:
+            await ended(count, patience_seconds=options.patience_seconds)
+        except TimeoutError:
+            await _tell_what_has_not_ended()
+            raise
         story.say(f"all ended after {time.monotonic() - began:.0f} s")
         await books(story, placed, goods * ITEMS, money * CUSTOMERS)
         for app in APPS:
@@ -262,6 +266,28 @@ async def _run(installation: Installation, options: argparse.Namespace, seed: st
                 verified = await app.stored(name).verify()
                 story.check(f"{app.name}.{name} and the fold of the log", verified.summary, "equal")
     return story.passed
+
+
+async def _tell_what_has_not_ended() -> None:
+    """Prints the first orders that have not ended, with their sagas and streams, and how every view stands."""
+    from examples.orders import order
+    from examples.orders.story import APPS
+    from headwater.operations.health import view_rows
+
+    left = [
+        name for name, one in await order.orders.list(limit=1_000_000) if one.status == "placed"
+    ]
+    print(f"{len(left)} orders have not ended: {' '.join(left[:20])}")
+    for name in left[:3]:
+        for event in await order.app.log.stream(f"order/{name}", tenant="main"):
+            print(f"  {event.position}: {event.event}")
+        history = await order.app.sagas_now.show(f"fulfil/{name}")
+        print(history.state, *history.records, sep="\n  ")
+    for app in APPS:
+        for row in await view_rows(app.database("headwater_operator"), {}):
+            print(f"{app.name}: {row}")
+        for waiting in await app.inboxes_now.parked():
+            print(f"{app.name} parked: {waiting}")
 
 
 @asynccontextmanager
