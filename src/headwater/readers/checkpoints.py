@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 
 import psycopg
 
@@ -15,7 +17,9 @@ from headwater.log.tasks import ended
 
 SQL = Statements("headwater.readers")
 
-_POLL_SECONDS = (0.0005, 0.001)
+_POLL_SECONDS = (0.0005, 0.01)
+_SHARE = 0.25
+"""How long to the next look, as a part of how long whoever came last has waited."""
 
 
 @dataclass(slots=True)
@@ -23,6 +27,7 @@ class _Waiter:
     view: str
     position: int
     reached: asyncio.Future[None]
+    since: float = field(default_factory=time.monotonic)
 
 
 class CheckpointWatch:
@@ -35,6 +40,7 @@ class CheckpointWatch:
         self._database = database
         self._inboxes = list(inboxes)
         self._waiting: list[_Waiter] = []
+        self._come = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     async def reached(self, view: str, position: int, *, timeout_seconds: float) -> None:
@@ -44,6 +50,7 @@ class CheckpointWatch:
         """
         waiter = _Waiter(view, position, asyncio.get_running_loop().create_future())
         self._waiting.append(waiter)
+        self._come.set()
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._poll())
         try:
@@ -75,21 +82,30 @@ class CheckpointWatch:
         while self._waiting:
             try:
                 async with self._database.connection() as connection:
-                    idle = 0
                     while self._waiting:
+                        self._come.clear()
                         views = sorted({waiter.view for waiter in self._waiting})
                         cursor = await connection.execute(
                             SQL["readers.places"],
                             {"views": views, "inboxes": self._inboxes},
                             prepare=True,
                         )
-                        moved = self._answer(views, dict(await cursor.fetchall()))
-                        idle = 0 if moved else min(idle + 1, len(_POLL_SECONDS) - 1)
-                        await asyncio.sleep(_POLL_SECONDS[idle])
+                        self._answer(views, dict(await cursor.fetchall()))
+                        await self._pause()
             except (psycopg.Error, HeadwaterError):
                 await asyncio.sleep(0.1)  # readers' own timeouts say how long that may last
 
-    def _answer(self, asked: Sequence[str], positions: dict[str, int]) -> bool:
+    async def _pause(self) -> None:
+        """Until the next look: often for whoever has just come, at most a quarter later than need be for who waits long."""
+        if not self._waiting:
+            return
+        shortest, longest = _POLL_SECONDS
+        youngest = time.monotonic() - max(waiter.since for waiter in self._waiting)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(min(max(youngest * _SHARE, shortest), longest)):
+                await self._come.wait()
+
+    def _answer(self, asked: Sequence[str], positions: dict[str, int]) -> None:
         # Who came while the answer was under way may wait for a view that was not asked about.
         still = [waiter for waiter in self._waiting if waiter.view not in asked]
         for waiter in [waiter for waiter in self._waiting if waiter.view in asked]:
@@ -106,6 +122,4 @@ class CheckpointWatch:
                 waiter.reached.set_result(None)
             else:
                 still.append(waiter)
-        moved = len(still) < len(self._waiting)
         self._waiting = still
-        return moved

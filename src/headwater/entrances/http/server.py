@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import ipaddress
 import logging
 import resource
@@ -43,7 +44,11 @@ class Serving:
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
-    """Runs a coroutine as asyncio.run does, on uvloop: about a third less CPU for each request."""
+    """Runs a coroutine as asyncio.run does, on uvloop: about a third less CPU for each request.
+
+    What the process has made by then stays, so the garbage collector does not stop it for some 30 ms to look it through.
+    """
+    gc.freeze()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(main)
 
