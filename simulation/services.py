@@ -31,6 +31,7 @@ from examples.orders.place import SERVICES
 from examples.orders.services import Services, free_port
 from examples.telling import Story
 from headwater.log.statements import Statements
+from headwater.log.tasks import ended as ended_tasks
 from headwater.operations.embedded import EmbeddedPostgres
 from headwater.operations.migrate import create_login, migrate
 
@@ -224,6 +225,15 @@ async def _place(installation: Installation, count: int, each_second: float) -> 
     await asyncio.gather(*placing)
 
 
+async def _supervise(services: Services) -> None:
+    """Starts again what ends by itself, as a service's supervisor does: none starts while its Postgres is away."""
+    while True:
+        for name in services.ended():
+            print(f"{name} ended by itself and is started again", flush=True)
+            services.start(name)
+        await asyncio.sleep(0.5)
+
+
 async def _run(installation: Installation, options: argparse.Namespace, seed: str) -> bool:
     from examples.orders import inventory, payment
     from examples.orders.services import wait_for
@@ -245,6 +255,8 @@ async def _run(installation: Installation, options: argparse.Namespace, seed: st
             await payment.app.append(payment.Deposited(f"customer{n}", money))
         await asyncio.to_thread(wait_for, installation.services.port)
         began = time.monotonic()
+        supervising = asyncio.create_task(_supervise(installation.services))
+        opened.push_async_callback(ended_tasks, [supervising])
         placing = asyncio.create_task(_place(installation, count, options.rate))
         await faults.go_on(least=options.faults, placing=placing)
         await placing

@@ -60,6 +60,10 @@ class Services:
         process.kill()
         process.wait()
 
+    def ended(self) -> list[str]:
+        """Those that have ended by themselves."""
+        return [name for name, one in list(self._running.items()) if one.poll() is not None]
+
     def pid(self, name: str) -> int:
         """The process of one."""
         return self._running[name].pid
