@@ -27,7 +27,18 @@ from examples.strategy.domain import (
     Strategy,
 )
 from examples.strategy.results import Pointer, Results
-from headwater import App, Enqueue, Event, FeedView, FoldView, JobRate, Retry, RowsView, over, this_job
+from headwater import (
+    App,
+    Enqueue,
+    Event,
+    FeedView,
+    FoldView,
+    JobRate,
+    Retry,
+    RowsView,
+    over,
+    this_job,
+)
 from headwater.jobs import Job
 from headwater.stores.clickhouse import ClickHouse
 
@@ -111,9 +122,7 @@ def run_and_point(
     }
 
     async def work(started: RunStarted) -> None:
-        result = await asyncio.to_thread(
-            backtest, started.rules, started.parameters, started.seed
-        )
+        result = await asyncio.to_thread(backtest, started.rules, started.parameters, started.seed)
         key, sha256 = await results.keep(started.sid, started.run_id, result)
         finished = RunFinished(
             started.uid, started.sid, started.source, started.ab, started.run_id, key, sha256,
@@ -177,5 +186,7 @@ def statement(name: str) -> str:
     return (SQL / "statements" / f"{name}.sql").read_text()
 
 
-app = lab(Results(os.environ.get("STRATEGY_RESULTS_URL", f"file://{Path.cwd()}/build/strategy"))).app
+app = lab(
+    Results(os.environ.get("STRATEGY_RESULTS_URL", f"file://{Path.cwd()}/build/strategy"))
+).app
 """What ``HEADWATER_APP=examples.strategy.app:app headwater up --work`` runs."""

@@ -9,7 +9,7 @@ from headwater.errors import QueryRefused
 from headwater.stores.clickhouse.text import quoted, statement
 from headwater.views.sql.relations import quote_relations
 
-_BEGINNING = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/)*(SELECT|WITH)\b(\s+RECURSIVE\b)?", re.DOTALL | re.I)  # fmt: skip
+_BEGINNING = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/)*(SELECT|WITH)\b(\s+RECURSIVE\b)?", re.DOTALL | re.IGNORECASE)  # fmt: skip
 
 
 def over(select: str, shown: Mapping[str, str]) -> str:
