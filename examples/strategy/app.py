@@ -77,8 +77,8 @@ class Lab:
     nightly: Job[[], Any]
 
 
-def lab(results: Results) -> Lab:
-    """The whole wiring."""
+def lab(results: Results, again: Retry = AGAIN) -> Lab:
+    """The whole wiring. ``again`` is for tests that kill many workers."""
     app = App("strategy", events=[*FACTS, RankingRecomputed], tenant="lab")
     strategies = app.fold(key="sid", name="strategies")(domain.strategy_so_far)
     runs = app.fold(key="run_id", name="runs")(domain.run_so_far)
@@ -97,9 +97,9 @@ def lab(results: Results) -> Lab:
     events = app.feed("events", types=FACTS, store=analytics)
     ranking = app.sql("ranking", row=Ranked, key=["week", "sid"], bucket="week", store=analytics,
                       sql=SQL / "views" / "ranking.sql")  # fmt: skip
-    run_and_point(app, results, runs, latest)
+    run_and_point(app, results, runs, latest, again)
 
-    @app.job(queue=app.queue("nightly", workers=1), retry=AGAIN)
+    @app.job(queue=app.queue("nightly", workers=1), retry=again)
     async def recompute_ranking() -> None:
         """The weeks that are over, from history."""
         told = await recompute(one, monday(datetime.now(UTC)))
@@ -112,7 +112,7 @@ def lab(results: Results) -> Lab:
 
 
 def run_and_point(
-    app: App, results: Results, runs: FoldView[Run], latest: FoldView[Latest]
+    app: App, results: Results, runs: FoldView[Run], latest: FoldView[Latest], again: Retry
 ) -> None:
     """A run that started becomes a job, in the commit of the view that read it; a result moves the pointer."""
     queues = {
@@ -132,11 +132,11 @@ def run_and_point(
             await tx.append(finished, expect=1)
 
     jobs: dict[Plan, Job[[RunStarted], Any]] = {
-        plan: app.job(queue=queue, name=f"run_{plan}", retry=AGAIN)(work)
+        plan: app.job(queue=queue, name=f"run_{plan}", retry=again)(work)
         for plan, queue in queues.items()
     }
 
-    @app.job(queue=app.queue("pointers"), retry=AGAIN)
+    @app.job(queue=app.queue("pointers"), retry=again)
     async def point(sid: str, number: int, run_id: str, object: str) -> None:  # noqa: A002
         await results.point(sid, Pointer(number, run_id, object))
 
