@@ -48,6 +48,7 @@ MONTHS = 6
 """How long ClickHouse keeps single events: 180 days were asked for, and it drops whole months. The log keeps them all."""
 WEEKS = timedelta(weeks=25)
 """What is within those months on any day: the weeks that the nightly batch recomputes."""
+PATIENCE_SECONDS = 60.0
 IDLE_SECONDS = 5.0
 AGAIN = Retry(attempts=6, first_seconds=0.5)
 """With backoff: 0.5, 1.5, 4.5 s and so on. What failed six times waits among the dead letters."""
@@ -168,7 +169,7 @@ async def compared(one: Lab, before: datetime) -> tuple[int, int]:
     """How many rows history gives, and how many of both sides have no counterpart; both sides as of now or later."""
     token, weeks = await one.app.log.token(), {"since": before - WEEKS, "before": before}
     history, kept = [
-        {tuple(row.values()) for row in await one.app.query(statement(name), weeks, views=[view], at_least=token)}
+        {tuple(row.values()) for row in await one.app.query(statement(name), weeks, views=[view], at_least=token, timeout_seconds=PATIENCE_SECONDS)}
         for name, view in (("recompute", one.events), ("ranking", one.ranking))
     ]  # fmt: skip
     return len(history), len(history ^ kept)

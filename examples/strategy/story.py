@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Console
 
 from examples.strategy.api import RATES, arm_of, plan_of, serving
-from examples.strategy.app import Lab, compared, lab, monday, recompute, statement
+from examples.strategy.app import PATIENCE_SECONDS, Lab, compared, lab, monday, recompute, statement
 from examples.strategy.backtest import Parameters, Rules, backtest
 from examples.strategy.domain import Fork, Publish, Run, Save, StartRun, fork_key, run_key
 from examples.strategy.earlier import SavedFirst, SavedSecond, first, second
@@ -24,7 +24,7 @@ from examples.telling import Story
 from headwater import Accepted, Command
 from headwater.entrances.http import listen
 
-PATIENCE_SECONDS = 60
+LONG: Any = {"limit": 10_000, "timeout_seconds": PATIENCE_SECONDS}
 ONE, TWO, THREE = "momentum", "reversal", "breakout"
 OWNER, PAYING, FIRST_IN_LINE = "free-1", "paid-1", "priority-1"
 CALM = Parameters()
@@ -69,7 +69,7 @@ async def three_shapes(story: Story, one: Lab) -> None:
     """Documents of three versions, read in the newest."""
     story.chapter("The document's version evolves twice")
     token = await done(one, Save(FIRST_IN_LINE, THREE, "web", "a", Rules(3, 40, 5)))
-    read = dict(await one.strategies.list(at_least=token))
+    read = dict(await one.strategies.list(at_least=token, **LONG))
     saved = await one.app.log.read(types=["strategy.saved"], max_rows=3)
     story.check("versions in the log", [each.schema_version for each in saved], [1, 2, 3])
     fees = {sid: each.rules.fee_basis_points for sid, each in read.items() if each.rules}
@@ -148,8 +148,8 @@ async def all_finished(one: Lab) -> str:
     async with asyncio.timeout(PATIENCE_SECONDS):
         while True:
             token = await one.app.log.token()
-            runs = await one.runs.list(at_least=token, limit=10_000)
-            latest = await one.latest.list(at_least=token, limit=10_000)
+            runs = await one.runs.list(at_least=token, **LONG)
+            latest = await one.latest.list(at_least=token, **LONG)
             behind = [sid for sid, each in latest if await pointed(one, sid) != each.number]
             if all(each.finished for _, each in runs) and not behind:
                 return token
@@ -174,7 +174,9 @@ async def publish_and_fork(story: Story, one: Lab, where: str) -> None:
     forks = [await sent(where, "/fork", PAYING, origin=ONE, revision=1) for _ in range(2)]
     sid = fork_key(ONE, 1, PAYING)
     story.check("forks of two requests", [s["sid"] for _, s, _ in forks], [sid, sid])
-    copy = await one.strategies.get(sid, at_least=forks[0][1]["token"])
+    copy = await one.strategies.get(
+        sid, at_least=forks[0][1]["token"], timeout_seconds=PATIENCE_SECONDS
+    )
     rules = copy and (copy.owner, copy.rules)
     story.check("the fork", rules, (PAYING, Rules(5, 20, 10)))
 
@@ -198,7 +200,7 @@ async def the_weeks(story: Story, one: Lab) -> None:
             fan = f"free-{weeks}{n}"
             await done(one, Fork(fan, fork_key(TWO, 1, fan), "web", arm_of(fan), TWO, 1), at)
     token = await one.app.log.token()
-    rows = await one.ranking.list(at_least=token)
+    rows = await one.ranking.list(at_least=token, **LONG)
     for week in sorted({row.week for row in rows}):
         best = sorted(
             (row for row in rows if row.week == week and row.best_basis_points is not None),
@@ -218,12 +220,12 @@ async def objects(story: Story, one: Lab) -> None:
     """Every run's result is under its key, as its fact says; each pointer names the newest."""
     story.chapter("Results as objects")
     token = await all_finished(one)
-    runs = dict(await one.runs.list(at_least=token, limit=10_000))
+    runs = dict(await one.runs.list(at_least=token, **LONG))
     keys = {each.finished.object for each in runs.values() if each.finished}
     story.check("objects and facts", set(await one.results.listed("results/")) == keys, expected=True)  # fmt: skip
     wrong = [run_id for run_id, each in runs.items() if not await is_kept(one, each)]
     story.check(f"of {len(runs)} results, other than told", wrong, [])
-    latest = dict(await one.latest.list(at_least=token))
+    latest = dict(await one.latest.list(at_least=token, **LONG))
     pointers = {sid: await one.results.latest(sid) for sid in latest}
     expected = {sid: Pointer(x.number, x.run_id, x.object) for sid, x in latest.items()}
     story.check(f"of {len(latest)} pointers, all at the latest", pointers == expected, expected=True)  # fmt: skip
@@ -244,7 +246,9 @@ async def arms(story: Story, one: Lab) -> None:
     """Events in the columns that were asked for, in ClickHouse."""
     story.chapter("What each arm of the test did")
     token = await one.app.log.token()
-    rows = await one.app.query(statement("arms"), views=[one.events], at_least=token)
+    rows = await one.app.query(
+        statement("arms"), views=[one.events], at_least=token, timeout_seconds=PATIENCE_SECONDS
+    )
     for row in rows:
         story.say("  " + ", ".join(f"{name} {value}" for name, value in row.items()))
     started = await one.app.log.read(types=["run.started"], max_rows=10_000)
