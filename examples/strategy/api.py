@@ -28,7 +28,7 @@ from headwater.rates import Limiter, PostgresCounters
 from headwater.rates import Plan as Rate
 
 RATES = {
-    "free": Rate("free", requests=30, per_seconds=60, burst=10),
+    "free": Rate("free", requests=12, per_seconds=600),
     "paid": Rate("paid", requests=300, per_seconds=60, burst=50),
     "priority": Rate("priority", requests=3000, per_seconds=60, burst=200),
 }

@@ -39,7 +39,7 @@ from headwater import (
     over,
     this_job,
 )
-from headwater.jobs import Job
+from headwater.jobs import Job, Queue
 from headwater.stores.clickhouse import ClickHouse
 
 SQL = Path(__file__).parent / "sql"
@@ -116,8 +116,8 @@ def run_and_point(
     app: App, results: Results, runs: FoldView[Run], latest: FoldView[Latest], again: Retry
 ) -> None:
     """A run that started becomes a job, in the commit of the view that read it; a result moves the pointer."""
-    queues = {
-        "free": app.queue("free", workers=1, cap=1, rate=JobRate(10, per_seconds=1)),
+    queues: dict[Plan, Queue] = {
+        "free": app.queue("free", workers=1, cap=1, rate=JobRate(5, per_seconds=1)),
         "paid": app.queue("paid", workers=2, cap=8),
         "priority": app.queue("priority", workers=4),
     }

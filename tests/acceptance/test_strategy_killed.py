@@ -47,7 +47,7 @@ async def test_killed_at_every_point_all_stores_agree(database18, tmp_path):
             # Whoever got no answer asks again: only what died before its commit is not there.
             again = [await one.app.do(asked(number)) for number in range(len(POINTS))]
             assert [len(each.events) for each in again] == [1, *[0] * (len(POINTS) - 1)]
-            token = await story.all_finished(one)
+            token = await story.all_finished(one, *(each.token for each in again))
             await once_everywhere(one, token)
             assert (await recompute(one, NEXT_WEEK)).differed == 0
 

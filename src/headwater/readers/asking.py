@@ -46,16 +46,11 @@ async def ask(
 def _storage_of(
     view: FoldView[Any] | RowsView[Any] | FeedView, first: FoldView[Any] | RowsView[Any] | FeedView
 ) -> AskedViews:
-    storage = None if isinstance(view, FoldView) else view.storage
-    if not isinstance(storage, AskedViews):
+    storage: object = None if isinstance(view, FoldView) else view.storage
+    if not isinstance(storage, AskedViews) or view.store != first.store:
         raise DefinitionError(
             f"The view {view.name!r} cannot be queried: it is in another store than Postgres and ClickHouse, or the "
             "others are in another than it.",
             hint="Use its get and list, and query each store by itself.",
-        )
-    if view.store != first.store:
-        raise DefinitionError(
-            f"The views {first.name!r} and {view.name!r} are in two stores.",
-            hint="Query each by itself.",
         )
     return storage
