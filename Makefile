@@ -6,12 +6,12 @@ BIN := $(VENV)/bin
 # Processes that share the tests, each with servers of its own.
 WORKERS ?= 3
 
-.PHONY: demo football portfolio orders classroom services test lint bench simulate run clean
+.PHONY: demo football portfolio orders classroom strategy services test lint bench simulate run clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python -m examples.airport
 
-football portfolio orders classroom: $(VENV)/demo.stamp
+football portfolio orders classroom strategy: $(VENV)/demo.stamp
 	$(BIN)/python -m examples.$@
 
 # Lint and types are checked while the tests run, and are told after them.

@@ -18,13 +18,13 @@ from psycopg import sql
 
 from headwater.operations.embedded import Binaries, EmbeddedPostgres
 from headwater.operations.migrate import create_login, migrate
-from headwater.readers import reading
+from headwater.readers import received
 
 DEBIAN_15 = Path("/usr/lib/postgresql/15/bin")
 LOGIN = "headwater_login"
 MEMORY_BYTES = 8 * 2**30
 # A slow machine is not a fault: a read that does not say how long it waits has time here.
-reading.DEFAULT_TIMEOUT_SECONDS = 60.0
+received.DEFAULT_TIMEOUT_SECONDS = 60.0
 _numbers = itertools.count(1)
 
 

@@ -18,7 +18,6 @@ from headwater.commands import Accepted, Command, Rejection
 from headwater.commands.deciding import Deciding, Request
 from headwater.errors import (
     CommandDefinitionError,
-    DefinitionError,
     TenantMissing,
 )
 from headwater.events import Event, Recorded
@@ -34,6 +33,7 @@ from headwater.log.driver import (
 from headwater.log.enqueuing import Enqueue, Enqueued, JobOptions, at_once
 from headwater.log.writing import AppendOptions, Group, Metadata, enqueue, group_of
 from headwater.personal import Forgetting, PersonalData
+from headwater.readers.asking import ask
 from headwater.readers.feeds import FeedView
 from headwater.readers.handles import FoldView, RowsView
 from headwater.readers.reading import Reader
@@ -242,25 +242,27 @@ class App(Runnable):
         statement: str,
         parameters: dict[str, Any] | None = None,
         *,
-        views: Sequence[FoldView[Any] | RowsView[Any]],
+        views: Sequence[FoldView[Any] | RowsView[Any] | FeedView],
         tenant: str | None = None,
         at_least: Token | str | None = None,
         timeout_seconds: float | None = None,
     ) -> list[dict[str, Any]]:
-        """The rows of a SELECT over views (``headwater_views.NAME``), each at least at the token.
+        """The rows of a SELECT over the views that it reads, for one tenant, each at least at the token.
 
-        Read-only, for one tenant. ``views`` are those it reads, in Postgres.
+        All in Postgres (``headwater_views.NAME``, read-only), or all in one ClickHouse: there the names are those of its
+        tables, and parameters are written ``{name:Type}``. Raises DefinitionError, QueryRefused, and as reads do.
         """
-        for view in views:
-            if view.store is not None:
-                raise DefinitionError(
-                    f"The view {view.name!r} is in another store.", hint="Use its get and list."
-                )
+        whose = self.tenant_of(tenant)
+        if any(view.store is not None for view in views):
+            return await ask(
+                self.reader, statement, parameters or {}, views=views, tenant=whose,
+                at_least=at_least, timeout_seconds=timeout_seconds,
+            )  # fmt: skip
         columns, rows = await self.reader.rows(
             sql.SQL(cast("Any", statement)),
             parameters or {},
             views=[view.name for view in views],
-            tenant=self.tenant_of(tenant),
+            tenant=whose,
             at_least=at_least,
             timeout_seconds=timeout_seconds,
         )

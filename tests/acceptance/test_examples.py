@@ -104,6 +104,28 @@ def test_a_classroom_counts_each_cell_once_and_shows_each_reader_their_own(datab
     assert re.search(r"cell's run to the teacher's page, ms: p50 [1-9]", output)
 
 
+def test_strategies_are_run_once_and_ranked_from_history(database18):
+    code, output = run("strategy", HEADWATER_DATABASE_URL=database18.url)
+    assert code == 0, output
+    checks = passed(output)
+    assert {
+        "versions in the log: [1, 2, 3]",
+        "told as an answer of before: 4",
+        "runs: 4",
+        "refused by the rate of the plan: 2",
+        "done last: free",
+        "rows from history: 12",
+        "rows that differ: 0",
+        "the batch of tonight: (9, 0)",
+        "of 50 results, other than told: []",
+        "of 3 pointers, all at the latest: True",
+        "runs of all arms: 50",
+        "ranking and the log: equal",
+        "events and the log: equal",
+        "dead letters: 0",
+    } <= checks
+
+
 @pytest.mark.skipif(DATA is None, reason="HEADWATER_DATA, the folder of the real data, is not set")
 def test_football_tells_what_was_recorded_since_1930():
     code, output = run("football", HEADWATER_DATA=DATA)

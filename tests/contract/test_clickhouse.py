@@ -7,13 +7,16 @@ import subprocess
 import sys
 from contextlib import asynccontextmanager, nullcontext
 from datetime import date
+from decimal import Decimal
 
 import psutil
 import pytest
 
 from headwater import App, Settings
 from headwater.errors import (
+    DefinitionError,
     LeaseLost,
+    QueryRefused,
     SettingError,
     StoreRefused,
     StoreUnavailable,
@@ -23,7 +26,7 @@ from headwater.errors import (
 from headwater.stores.clickhouse import ClickHouse
 from headwater.stores.clickhouse.engine import refuse
 from headwater.stores.clickhouse.placement import Placement
-from headwater.testing.contract_app import Order, Placed, make, totalled
+from headwater.testing.contract_app import Order, Placed, Removed, make, totalled
 from headwater.testing.driving import drive, publish
 from headwater.testing.feeds import FeedGround, FeedStoreContract, driven, feed_of
 from headwater.testing.stores import fill
@@ -341,6 +344,43 @@ async def test_what_would_mean_something_else_is_refused(tables, sql, match):
     with pytest.raises(ViewDefinitionError, match=match):
         async with totalled(tables.settings, tables.store, sql=sql) as app:
             await app.deploy()
+
+
+async def test_sql_of_ones_own_over_views_and_events(tables):
+    """One SELECT over a SQL view and a feed: one tenant's rows, no older than the token."""
+    async with totalled(tables.settings, tables.store) as app:
+        events = app.feed("events", types=[Placed, Removed], store=tables.store)
+    async with app:
+        await app.deploy()
+        await app.append(Placed(1, "secret", Decimal(5)), tenant="other")
+        async with app.relay():
+            for n in range(3):
+                both = Placed(n, f"k{n}", Decimal(n), count=n), Removed(n, f"k{n}")
+                token = (await app.append(*both)).token
+                found = await app.query(
+                    "-- how many\nWITH {least:Int64} AS least SELECT t.keyed AS keyed, t.events AS events, count(e.count) AS n "
+                    "FROM totals AS t JOIN events.contract.placed AS e ON e.keyed = t.keyed "
+                    "WHERE e.count >= least GROUP BY ALL ORDER BY keyed",
+                    {"least": 0}, views=[totals(app), events], at_least=token, timeout_seconds=30,
+                )  # fmt: skip
+                assert found == [{"keyed": f"k{m}", "events": 1, "n": 1} for m in range(n + 1)]
+            counted = "SELECT type, count() AS n FROM events GROUP BY type ORDER BY type"
+            assert await app.query(counted, views=[events]) == [
+                {"type": "contract.placed", "n": 3},
+                {"type": "contract.removed", "n": 3},
+            ]
+            assert await app.query(counted, views=[events], tenant="nobody") == []
+            shared = await app.query("SELECT * FROM events LIMIT 1", views=[events])
+            assert {"order", "keyed", "position", "occurred_at"} <= shared[0].keys()
+            assert "total" not in shared[0]
+            engine = app._open.engines["analytics"]
+            named = await engine.query("SELECT count() FROM headwater.events")
+            assert named == [(7,)]  # the name that other programs read shows all tenants
+            for refused in ("DROP TABLE totals", "INSERT INTO totals SELECT 1", "WITH RECURSIVE a AS (SELECT 1) SELECT 1", ""):  # fmt: skip
+                with pytest.raises(QueryRefused):
+                    await app.query(refused, views=[events])
+            with pytest.raises(DefinitionError, match="another store"):
+                await app.query(counted, views=[events, app.view("plain")])
 
 
 def test_what_is_not_offered_is_refused_when_the_app_is_built():

@@ -18,6 +18,7 @@ from headwater import errors
 from headwater.events import Event, EventTypes, Recorded
 from headwater.log.database import SQL, Connection, Database
 from headwater.log.failures import translated
+from headwater.log.tokens import Token
 
 _POLL_SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05)
 
@@ -72,6 +73,11 @@ class LogReader:
         """The published watermark: readers may read up to here."""
         async with self._database.connection() as connection:
             return await safe_position(connection)
+
+    async def token(self) -> Token:
+        """The token of the published watermark: views that have reached it have all that readers may see by now."""
+        position = await self.safe()
+        return self._database.identity.token(position)
 
     async def read(
         self,

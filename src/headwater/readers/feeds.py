@@ -40,6 +40,11 @@ class FeedView:
         """The feed's name."""
         return self.feed.name
 
+    @property
+    def storage(self) -> OutsideRows:
+        """What holds its rows."""
+        return self._app.rows(self.store)
+
     async def files(
         self,
         *,

@@ -167,6 +167,11 @@ class RowsView(SeriesReads[R]):
         """The view's name."""
         return self.view.name
 
+    @property
+    def storage(self) -> OutsideTables | None:
+        """What holds its rows outside Postgres."""
+        return None if self.store is None else self._app.tables(self.store)
+
     async def get(
         self,
         *key: object,

@@ -15,9 +15,6 @@ from headwater.views.storage import Place
 
 T = TypeVar("T")
 
-DEFAULT_TIMEOUT_SECONDS = 5.0
-"""How long a read with a token waits for its view where the call does not say."""
-
 
 class Reader:
     """Reads views in the application's role, for one tenant at a time."""
@@ -49,7 +46,7 @@ class Reader:
         """
         position = None
         if at_least is not None:
-            wait = Wait(DEFAULT_TIMEOUT_SECONDS if timeout_seconds is None else timeout_seconds)
+            wait = Wait(timeout_seconds)
             position = await self.position_of(at_least, tenant=tenant, wait=wait)
             for view in views:
                 await self._watch.reached(view, position, timeout_seconds=wait.left_seconds)
@@ -83,7 +80,7 @@ class Reader:
         """
         position = None
         if at_least is not None:
-            wait = Wait(DEFAULT_TIMEOUT_SECONDS if timeout_seconds is None else timeout_seconds)
+            wait = Wait(timeout_seconds)
             position = await self.position_of(at_least, tenant=tenant, wait=wait)
             await self._watch.reached(view, position, timeout_seconds=wait.left_seconds)
         guarded = {"view": view, "tenant": tenant, "key": key}

@@ -11,14 +11,17 @@ from headwater.log.database import Database
 from headwater.log.tokens import parts_of
 from headwater.readers.checkpoints import SQL, CheckpointWatch
 
+DEFAULT_TIMEOUT_SECONDS = 5.0
+"""How long a read with a token waits where the call does not say."""
 _LOOK_SECONDS = 0.02
 
 
 class Wait:
-    """A time limit that several waits share."""
+    """A time limit that several waits share; without one, the default."""
 
-    def __init__(self, timeout_seconds: float) -> None:
-        self._until = time.monotonic() + timeout_seconds
+    def __init__(self, timeout_seconds: float | None) -> None:
+        seconds = DEFAULT_TIMEOUT_SECONDS if timeout_seconds is None else timeout_seconds
+        self._until = time.monotonic() + seconds
 
     @property
     def left_seconds(self) -> float:

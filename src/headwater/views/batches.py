@@ -155,6 +155,32 @@ class Queryable(OutsideRows, Protocol):
 
 
 @runtime_checkable
+class AskedViews(Protocol):
+    """Views over which their store runs SQL of the application's own."""
+
+    async def position(self, place: Place) -> int:
+        """The checkpoint's position; -1 where nothing is stored."""
+        ...
+
+    async def shown(self, place: Place) -> Mapping[str, str]:
+        """The names by which a SELECT finds a view, and what each stands for in this generation."""
+        ...
+
+    async def ask(
+        self,
+        select: str,
+        parameters: Mapping[str, object],
+        shown: Mapping[str, str],
+        tenant: str,
+    ) -> list[dict[str, Any]]:
+        """The rows of a SELECT over these names, of which each shows one tenant's rows.
+
+        Raises QueryRefused for what is no SELECT.
+        """
+        ...
+
+
+@runtime_checkable
 class Tended(Protocol):
     """Storage that needs work in the background, by whoever drives the view."""
 

@@ -14,11 +14,12 @@ blocks than the table's window (10,000 a partition) came between.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 from uuid import UUID
 
 from headwater.errors import LeaseLost
+from headwater.stores.clickhouse.asked import over
 from headwater.stores.clickhouse.columns import LIMITS, kept, structure
 from headwater.stores.clickhouse.engine import ClickHouseEngine
 from headwater.stores.clickhouse.text import listed, quoted, statement
@@ -104,23 +105,45 @@ class ClickHouseBatches(ABC):
         """
         engine = self._engine
         view = {"database": engine.database, "view": place.view}
-        prefix = self._name(place, SHOWN)
         generations = {"generations": self._name(place)[: -len(str(place.generation))]}
-        found = await engine.query(statement("checkpoints.shown"), view | {"prefix": prefix})
+        shown = await self.shown(place)
         named = await engine.query(statement("checkpoints.named"), view | generations)
-        shown = {
-            place.view + name.removeprefix(prefix).replace("/", ".", 1): name for (name,) in found
-        }
         for name, table in shown.items():
             await engine.run(
                 statement(
                     "checkpoints.publish", name=quoted(engine.database, name),
-                    on_cluster=engine.on_cluster, shown=quoted(engine.database, table),
+                    on_cluster=engine.on_cluster, shown=table,
                 )
             )  # fmt: skip
         for name in {row[0] for row in named} - shown.keys():
             old = quoted(engine.database, name)
             await engine.run(statement("checkpoints.drop", table=old, on_cluster=engine.on_cluster))
+
+    async def shown(self, place: Place) -> dict[str, str]:
+        """What the names that readers use stand for in one generation; see AskedViews."""
+        engine, prefix = self._engine, self._name(place, SHOWN)
+        found = await engine.query(
+            statement("checkpoints.shown"), {"database": engine.database, "prefix": prefix}
+        )
+        return {
+            place.view + name.removeprefix(prefix).replace("/", ".", 1): quoted(
+                engine.database, name
+            )
+            for (name,) in found
+        }
+
+    async def ask(
+        self,
+        select: str,
+        parameters: Mapping[str, object],
+        shown: Mapping[str, str],
+        tenant: str,
+    ) -> list[dict[str, Any]]:
+        """The rows of a SELECT over what is shown, of one tenant; see AskedViews."""
+        engine = self._engine
+        bound = dict(parameters) | {"tenant": tenant}
+        columns, rows = await engine.named_rows(over(select, shown), bound)
+        return [dict(zip(columns, row, strict=True)) for row in rows]
 
     async def _newest(self, place: Place) -> tuple[int, int, Checkpoint]:
         """Fence, number and checkpoint; zeros where nothing is stored."""

@@ -168,6 +168,13 @@ class ClickHouseEngine:
         found: Any = await self._call(lambda c: c.query(text, dict(parameters or {})).result_rows)
         return list(found)
 
+    async def named_rows(
+        self, text: str, parameters: Mapping[str, Any]
+    ) -> tuple[Sequence[str], Sequence[Sequence[Any]]]:
+        """The names of the columns of a SELECT, and its rows."""
+        found: Any = await self._call(lambda c: c.query(text, dict(parameters)))
+        return found.column_names, found.result_rows
+
     async def raw(self, text: str) -> bytes:
         """The answer to a SELECT in the format that it names."""
         answer: bytes = await self._call(lambda c: c.raw_query(text))

@@ -26,7 +26,7 @@ class ClickHouseRows(ClickHouseBatches):
     # Room ----------------------------------------------------------------------------------------
 
     async def prepare(self, place: Place, columns: Mapping[str, Sequence[Column]]) -> None:
-        """Creates the tables, and for each what readers see of it: its rows up to the checkpoint."""
+        """Creates the tables, and what readers see: the rows of each up to the checkpoint, and all together."""
         engine = self._engine
         for type_name, declared in columns.items():
             _check(type_name, declared)
@@ -38,6 +38,16 @@ class ClickHouseRows(ClickHouseBatches):
                     log=place.log, view=place.view, generation=place.generation,
                 )
             )  # fmt: skip
+        parts = [
+            statement("rows.part", columns=_shared(columns), shown=self._shown(place, type_name))
+            for type_name in columns
+        ]
+        await engine.run(
+            statement(
+                "rows.show_all", name=self._shown(place), on_cluster=engine.on_cluster,
+                parts="UNION ALL ".join(parts),
+            )
+        )  # fmt: skip
 
     def table_statement(self, place: Place, type_name: str, columns: Sequence[Column]) -> str:
         """The statement that creates a type's table."""
@@ -205,6 +215,12 @@ class ClickHouseRows(ClickHouseBatches):
     def locate(self, place: Place, file: StoredFile) -> str:
         """What shows a type's rows of this generation, as a query names it."""
         return self._shown(place, file.type)
+
+
+def _shared(columns: Mapping[str, Sequence[Column]]) -> str:
+    """The columns that all types have, of the same type."""
+    first, *others = ({(c.name, kept(c).type): c for c in some} for some in columns.values())
+    return listed(quoted(name) for name, of in first if all((name, of) in one for one in others))
 
 
 def _check(type_name: str, columns: Sequence[Column]) -> None:

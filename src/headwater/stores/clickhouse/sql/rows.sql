@@ -22,6 +22,13 @@ WHERE position <= (
   WHERE log = '$log' AND view = '$view' AND generation = $generation
 )
 
+-- name: show_all
+CREATE OR REPLACE VIEW $name$on_cluster AS
+$parts
+
+-- name: part
+SELECT $columns FROM $shown
+
 -- name: insert
 INSERT INTO $table ($columns)
 $settings

@@ -62,3 +62,6 @@ if(empty($state), NULL, arrayElement(arrayMap(
 (arrayMap((used, rest) -> if((0.7213 / (1 + 1.079 / 4096)) * 4096 * 4096 / (4096 - used + rest) <= 10240 AND used < 4096,
   toInt64(round(4096 * log(4096 / (4096 - used)))), toInt64(round((0.7213 / (1 + 1.079 / 4096)) * 4096 * 4096 / (4096 - used + rest)))),
   [length(mapKeys($state))], [arraySum(v -> pow(2, -toInt64(v)), mapValues($state))])[1])
+
+-- name: of_tenant
+$name AS (SELECT * FROM $shown WHERE tenant = {tenant:String})

@@ -1,0 +1,1 @@
+"""Strategy runs: analytics without dual writes."""
