@@ -26,7 +26,7 @@ pytestmark = [
 ]
 
 ROOT = Path(__file__).parents[2]
-DAYS = 5
+DAYS = 3
 OTHERS = {"unreached", "carrier_days", "archive"}
 VIEWS = {"carrier_delays", "routes", "airport_hours", "aircraft"} | OTHERS
 GONE_SECONDS = 20.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 from collections import Counter
@@ -35,7 +36,7 @@ async def test_killed_at_every_point_all_stores_agree(database18, tmp_path):
         await one.app.append(Published("owner", SID, "web", "a", "of another day", 0))
         dying = await asyncio.create_subprocess_exec(
             sys.executable, strategy_process.__file__, database18.url, str(tmp_path), *POINTS,
-            stdout=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
         )  # fmt: skip
         try:
             said, _ = await asyncio.wait_for(dying.communicate(), SECONDS)

@@ -15,7 +15,7 @@ from tests.support.web import api
 
 pytestmark = pytest.mark.postgres
 
-EXAMPLES = 15
+EXAMPLES = 10
 
 
 def fuzz(url, token):
