@@ -17,7 +17,7 @@ from headwater.log.tasks import ended
 
 SQL = Statements("headwater.readers")
 
-_POLL_SECONDS = (0.0005, 0.01)
+_POLL_SECONDS = (0.001, 0.01)
 _SHARE = 0.25
 """How long to the next look, as a part of how long whoever came last has waited."""
 

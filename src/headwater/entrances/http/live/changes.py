@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -30,6 +31,7 @@ from headwater.readers.handles import FoldView
 
 _log = logging.getLogger("headwater.http.live")
 _RETRY_SECONDS = 0.2
+_REST_SECONDS = (0.02, 0.1)
 _LOOK_SECONDS = 1.0
 
 
@@ -94,6 +96,7 @@ class ViewChannel(Channel):
                 upto = await self._watermark.beyond(self.position, timeout_seconds=_LOOK_SECONDS)
                 with suppress(NotCaughtUp):
                     await self._watch.reached(name, upto, timeout_seconds=_LOOK_SECONDS)
+                began = time.monotonic()
                 async with self._app.database().transaction(self._tenant) as connection:
                     position, revision, parked = await self._checkpoint(connection)
                     if revision != self._revision:
@@ -105,6 +108,9 @@ class ViewChannel(Channel):
                     if position > self.position:
                         changes = await self._changes(connection, self.position, position, parked)
                         self.publish(changes, position)
+                # The log moves by all tenants' events: what changes meanwhile becomes one look.
+                shortest, longest = _REST_SECONDS
+                await asyncio.sleep(min(max(2 * (time.monotonic() - began), shortest), longest))
             except (HeadwaterError, psycopg.Error) as error:
                 _log.warning("the channel of %s waits: %s", name, str(error).partition("\n")[0])
                 await asyncio.sleep(_RETRY_SECONDS)
