@@ -1,0 +1,97 @@
+"""A producer that publishes to a channel alone, until another takes over. It blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from headwater.errors import LeaseLost
+from headwater.stores.kafka.engine import Heard
+from headwater.stores.kafka.marks import headers_for
+from headwater.stores.kafka.reading import Reading
+from headwater.views.messages import Message
+
+if TYPE_CHECKING:
+    from headwater.stores.kafka.engine import KafkaEngine
+
+_TIMEOUT_SECONDS = 5.0
+_OPEN_MILLISECONDS = 20_000
+"""For how long a transaction of a process that has died hides what others write after it, if nobody takes over."""
+
+
+class Session:
+    """Publishes by transactions: all messages of one or none.
+
+    Its transactional id is the channel's. Kafka gives each producer that begins under it a later epoch, ends what an
+    earlier one has left open, and refuses all that an earlier one still sends. So what is read of the topic after the
+    beginning is its end for as long as nothing else is refused: nobody but this producer adds to it.
+    """
+
+    def __init__(self, engine: KafkaEngine, topic: str, largest: int) -> None:
+        self.sequence = 0
+        self._engine = engine
+        self._topic = topic
+        self._heard = Heard()
+        self._producer: Any = engine.producer(
+            self._heard,
+            **{
+                "transactional.id": topic,
+                "transaction.timeout.ms": _OPEN_MILLISECONDS,
+                "enable.idempotence": True,
+                "acks": "all",
+                "linger.ms": 0,
+                "message.max.bytes": max(largest, 1_000),
+                "batch.size": min(max(largest, 1_000), 1_000_000),
+            },
+        )
+
+    @staticmethod
+    def begin(engine: KafkaEngine, topic: str, largest: int, after: int) -> Session:
+        """Fences whoever published before. Raises LeaseLost where the topic does not end at a sequence number."""
+        session = Session(engine, topic, largest)
+        try:
+            session._producer.init_transactions(_TIMEOUT_SECONDS)
+        except engine.kafka.KafkaException as error:
+            session._producer.poll(0)  # has what was heard told
+            raise engine.fault(error.args[0], session._heard.reason) from error
+        session.sequence = Reading(engine, topic).tail().sequence
+        if session.sequence != after:
+            raise LeaseLost(f"Messages of {topic!r} were published by another relay.")
+        return session
+
+    def publish(self, messages: Sequence[Message]) -> int:
+        """Adds messages in one transaction; the last one's sequence number. Where it fails, the session is over."""
+        producer, kafka = self._producer, self._engine.kafka
+        offsets: list[int] = []
+        faults: list[Any] = []
+
+        def told(error: Any, record: Any) -> None:
+            if error is None:
+                offsets.append(record.offset())
+            else:
+                faults.append(error)
+
+        try:
+            producer.begin_transaction()
+            for message in messages:
+                producer.produce(
+                    self._topic,
+                    value=message.body or None,
+                    key=message.key or None,
+                    partition=0,
+                    headers=headers_for(message),
+                    on_delivery=told,
+                )
+            left = producer.flush(_TIMEOUT_SECONDS)
+            if faults:
+                raise kafka.KafkaException(faults[0])
+            if left:
+                raise self._engine.unreachable(self._heard.reason or "it does not answer")
+            producer.commit_transaction(_TIMEOUT_SECONDS)
+        except kafka.KafkaException as error:
+            producer.poll(0)
+            raise self._engine.fault(error.args[0], self._heard.reason) from error
+        except BufferError as error:
+            raise self._engine.unreachable(str(error)) from error
+        self.sequence = offsets[-1] + 1
+        return self.sequence
