@@ -1,6 +1,6 @@
 """Two services: a shop that publishes its orders, and a billing that receives them. Also a process of billing that dies.
 
-``python two_services.py DATABASE_URL NATS_URL POINT AT_CALL``
+``python two_services.py DATABASE_URL BUS_URL POINT AT_CALL``
 """
 
 from __future__ import annotations
@@ -10,9 +10,15 @@ import sys
 from contextlib import asynccontextmanager
 
 from headwater import App, Document, Event, Settings
+from headwater.stores.kafka import Kafka
 from headwater.stores.nats import Nats
 
 BUS = Nats("bus")
+
+
+def bus_at(url):
+    """The bus that a URL is of."""
+    return Kafka("bus", prepared=True) if url.startswith("kafka") else BUS
 
 
 class Placed(Event, type="order.placed", stream="order/{order}"):
@@ -47,17 +53,17 @@ class Bill(Document):
     events: int = 0
 
 
-def shop(database, nats, name="shop", **options):
-    settings = Settings(database_url=database.url, stores={"bus": nats.url})
+def shop(database, bus, name="shop", **options):
+    settings = Settings(database_url=database.url, stores={"bus": bus.url})
     app = App(name, events=[Placed, Voided, Noted], tenant="main", settings=settings)
-    app.publish("orders", types=[Placed, Voided], bus=BUS, **options)
+    app.publish("orders", types=[Placed, Voided], bus=bus_at(bus.url), **options)
     return app
 
 
-def billing(url, nats_url, *, source="shop", types=(Due, Gone), **options):
-    settings = Settings(database_url=url, stores={"bus": nats_url})
+def billing(url, bus_url, *, source="shop", types=(Due, Gone), **options):
+    settings = Settings(database_url=url, stores={"bus": bus_url})
     app = App("billing", events=types, tenant="main", settings=settings)
-    app.receive("orders", source=source, bus=BUS, types=types, **options)
+    app.receive("orders", source=source, bus=bus_at(bus_url), types=types, **options)
     if set(types) != {Due, Gone}:
         return app, None
 
@@ -81,11 +87,11 @@ async def running(app, *, relay=True):
             yield app
 
 
-async def _die(url, nats_url, point, at_call):
+async def _die(url, bus_url, point, at_call):
     from headwater.receiving.driven import DrivenInbox
     from headwater.testing.faults import kill_at
 
-    app, _ = billing(url, nats_url)
+    app, _ = billing(url, bus_url)
     when, step = point.split()
     kill_at(
         DrivenInbox,

@@ -24,9 +24,9 @@ Result = TypeVar("Result")
 ASKING_SECONDS = 3.0
 """For questions: nothing depends on whether they were heard."""
 _THREADS = 32
-_silent = logging.Logger(
-    "librdkafka", logging.CRITICAL + 1
-)  # what fails is raised where it was asked for
+_silent = logging.getLogger("headwater.librdkafka")
+_silent.propagate = False  # what fails is raised where it was asked for
+_silent.addHandler(logging.NullHandler())
 _READING = {
     "group.id": "headwater",
     "enable.auto.commit": False,
@@ -133,11 +133,16 @@ class KafkaEngine:
         wanted = {**self._settings, **settings, "error_cb": heard}
         return self.kafka.Producer(wanted, logger=_silent)
 
-    def administrator(self) -> Any:
-        """A client that makes topics and reads their configurations."""
-        from confluent_kafka.admin import AdminClient
+    @cached_property
+    def administration(self) -> Any:
+        """The part of the package that makes topics and reads their configurations."""
+        from confluent_kafka import admin
 
-        return AdminClient(self._settings, logger=_silent)
+        return admin
+
+    def administrator(self) -> Any:
+        """A client for that."""
+        return self.administration.AdminClient(self._settings, logger=_silent)
 
     def fault(self, error: Any, reason: str = "") -> HeadwaterError:
         """What an error of Kafka's means here; ``reason`` is what was heard of the connections."""

@@ -133,7 +133,8 @@ class Listening:
                 records = [record, *consumer.consume(_AT_ONCE - 1, 0)]
                 if found := [one for one in map(self._took, records) if one is not None]:
                     self._tell(found)
-                    self._taken.wait()
+                    while not (self._taken.wait(_POLL_SECONDS) or self._stopping.is_set()):
+                        pass
             elif now - heard_at > _ASK_SECONDS:  # a connection that is cut is silent too
                 heard_at = now
                 if reading.ends(consumer)[1] < self._sequence:

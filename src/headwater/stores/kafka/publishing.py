@@ -61,7 +61,21 @@ class Session:
 
     def publish(self, messages: Sequence[Message]) -> int:
         """Adds messages in one transaction; the last one's sequence number. Where it fails, the session is over."""
-        producer, kafka = self._producer, self._engine.kafka
+        kafka = self._engine.kafka
+        try:
+            self._producer.begin_transaction()
+            offset = self._deliver(messages)
+            self._producer.commit_transaction(_TIMEOUT_SECONDS)
+        except kafka.KafkaException as error:
+            self._producer.poll(0)
+            raise self._engine.fault(error.args[0], self._heard.reason) from error
+        except BufferError as error:
+            raise self._engine.unreachable(str(error)) from error
+        self.sequence = offset + 1
+        return self.sequence
+
+    def _deliver(self, messages: Sequence[Message]) -> int:
+        """Sends messages, and waits until all are there; the last one's offset."""
         offsets: list[int] = []
         faults: list[Any] = []
 
@@ -71,27 +85,18 @@ class Session:
             else:
                 faults.append(error)
 
-        try:
-            producer.begin_transaction()
-            for message in messages:
-                producer.produce(
-                    self._topic,
-                    value=message.body or None,
-                    key=message.key or None,
-                    partition=0,
-                    headers=headers_for(message),
-                    on_delivery=told,
-                )
-            left = producer.flush(_TIMEOUT_SECONDS)
-            if faults:
-                raise kafka.KafkaException(faults[0])
-            if left:
-                raise self._engine.unreachable(self._heard.reason or "it does not answer")
-            producer.commit_transaction(_TIMEOUT_SECONDS)
-        except kafka.KafkaException as error:
-            producer.poll(0)
-            raise self._engine.fault(error.args[0], self._heard.reason) from error
-        except BufferError as error:
-            raise self._engine.unreachable(str(error)) from error
-        self.sequence = offsets[-1] + 1
-        return self.sequence
+        for message in messages:
+            self._producer.produce(
+                self._topic,
+                value=message.body or None,
+                key=message.key or None,
+                partition=0,
+                headers=headers_for(message),
+                on_delivery=told,
+            )
+        left = self._producer.flush(_TIMEOUT_SECONDS)
+        if faults:
+            raise self._engine.kafka.KafkaException(faults[0])
+        if left:
+            raise self._engine.unreachable(self._heard.reason or "it does not answer")
+        return offsets[-1]

@@ -61,11 +61,10 @@ def _wanted(engine: KafkaEngine, channel: Channel, name: str) -> dict[str, str]:
 
 
 def _make(engine: KafkaEngine, wanted: dict[str, dict[str, str]]) -> None:
-    from confluent_kafka.admin import NewTopic
-
+    new = engine.administration.NewTopic
     replicas = engine.topics.replicas or -1
     made = engine.administrator().create_topics(
-        [NewTopic(name, 1, replicas, config=config) for name, config in wanted.items()],
+        [new(name, 1, replicas, config=config) for name, config in wanted.items()],
         request_timeout=_MAKING_SECONDS,
     )
     for future in made.values():
@@ -74,10 +73,9 @@ def _make(engine: KafkaEngine, wanted: dict[str, dict[str, str]]) -> None:
 
 def _looked_at(engine: KafkaEngine, topic: str) -> int:
     """How many bytes a message of a topic may have. Raises StoreRefused where messages vanish from within it."""
-    from confluent_kafka.admin import ConfigResource
-
+    resource = engine.administration.ConfigResource("topic", topic)
     asked = engine.administrator().describe_configs(
-        [ConfigResource("topic", topic)], request_timeout=ASKING_SECONDS
+        [resource], request_timeout=ASKING_SECONDS
     )
     (found,) = (_result(engine, future) for future in asked.values())
     if "compact" in found["cleanup.policy"].value:
