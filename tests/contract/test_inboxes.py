@@ -66,6 +66,14 @@ async def bus(request, servers):
 
 
 @pytest.fixture
+async def kafka(servers):
+    """Kafka, where nothing was published."""
+    server = servers("kafka")
+    yield server
+    await server.forget()
+
+
+@pytest.fixture
 async def nats(servers):
     """NATS, where nothing was published."""
     server = servers("nats")
@@ -170,6 +178,16 @@ async def test_doubles_and_strangers_change_nothing(database18, another18, bus):
         assert parked.reason == "it is not Headwater's"
 
 
+async def dies(url, bus_url, point, call):
+    """A process of one of the services, until it kills itself at a point."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, two_services.__file__, url, bus_url, point, str(call),
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    _, said = await process.communicate()
+    assert process.returncode == -signal.SIGKILL, said.decode()
+
+
 @pytest.mark.parametrize(
     ("point", "call"),
     [("before commit", 1), ("after commit", 1), ("after apply", 2)],
@@ -179,13 +197,21 @@ async def test_killed_around_a_commit_nothing_is_lost_or_doubled(
 ):
     async with both(database18, another18, bus, relays=(True, False)) as two:
         written = await two.place(*range(300))
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, two_services.__file__, another18.url, bus.url, point, str(call),
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}, stderr=asyncio.subprocess.PIPE,
-        )  # fmt: skip
-        _, said = await process.communicate()
-        assert process.returncode == -signal.SIGKILL, said.decode()
+        await dies(another18.url, bus.url, point, call)
         async with two.target.relay():
+            await two.bill(299, written.token)
+        assert await two.came() == [("Due", f"{n}") for n in range(300)]
+
+
+@pytest.mark.parametrize("point", ["before deliver", "after deliver", "after end"])
+async def test_killed_within_a_publish_to_kafka_nothing_is_lost_or_doubled(
+    database18, another18, kafka, point
+):
+    """After the hold: with nothing sent, within a transaction that nobody ends, and with what nobody knows to be there."""
+    async with both(database18, another18, kafka, relays=(False, True)) as two:
+        written = await two.place(*range(300))
+        await dies(database18.url, kafka.url, point, 2)
+        async with two.source.relay():
             await two.bill(299, written.token)
         assert await two.came() == [("Due", f"{n}") for n in range(300)]
 
@@ -337,6 +363,20 @@ async def test_missing_messages_are_noticed(database18, another18, nats):
             await two.target.inboxes_now.accept(INBOX, after=written.positions[1])
             await two.bill(3, written.token)
         assert await two.came() == [("Due", "1"), ("Due", "3")]
+
+
+async def test_what_retention_deleted_unread_is_noticed(database18, another18, kafka):
+    async with both(database18, another18, kafka, relays=(True, False)) as two:
+        written = await two.place(1, 2, 3)
+        await until(lambda: _has(two, 3), seconds=SECONDS)
+        third = (await two.kept())[-1]
+        kafka.server.truncate(two.channel.stream, third.sequence - 1)
+        async with two.target.relay():
+            state = await two.stands(state="stale")
+            assert f"up to {written.positions[1]} are no longer in the stream" in state.detail
+            await two.target.inboxes_now.accept(INBOX, after=written.positions[1])
+            await two.bill(3, written.token)
+        assert await two.came() == [("Due", "3")]
 
 
 async def _has(two, count):

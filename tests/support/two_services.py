@@ -1,4 +1,4 @@
-"""Two services: a shop that publishes its orders, and a billing that receives them. Also a process of billing that dies.
+"""Two services: a shop that publishes its orders, and a billing that receives them. Also a process of one of them that dies.
 
 ``python two_services.py DATABASE_URL BUS_URL POINT AT_CALL``
 """
@@ -6,11 +6,16 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import os
+import signal
 import sys
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 
 from headwater import App, Document, Event, Settings
 from headwater.stores.kafka import Kafka
+from headwater.stores.kafka.publishing import Session
 from headwater.stores.nats import Nats
 
 BUS = Nats("bus")
@@ -93,14 +98,30 @@ async def _die(url, bus_url, point, at_call):
 
     app, _ = billing(url, bus_url)
     when, step = point.split()
-    kill_at(
-        DrivenInbox,
-        {"commit": "_commit", "open": "open", "apply": "apply"}[step],
-        when,
-        int(at_call),
-    )
+    if step in {"deliver", "end"}:  # within a publish to Kafka
+        app = shop(SimpleNamespace(url=url), SimpleNamespace(url=bus_url))
+        _die_in_a_session({"deliver": "_deliver", "end": "publish"}[step], when, int(at_call))
+    else:
+        method = {"commit": "_commit", "open": "open", "apply": "apply"}[step]
+        kill_at(DrivenInbox, method, when, int(at_call))
     async with running(app):
         await asyncio.sleep(60)
+
+
+def _die_in_a_session(method, when, at_call):
+    """The same in the thread that publishes."""
+    calls, real = itertools.count(1), getattr(Session, method)
+
+    def deadly(*arguments):
+        is_last = next(calls) == at_call
+        if is_last and when == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = real(*arguments)
+        if is_last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    setattr(Session, method, deadly)
 
 
 if __name__ == "__main__":
