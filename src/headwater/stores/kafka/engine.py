@@ -102,7 +102,7 @@ class KafkaEngine:
 
     async def close(self) -> None:
         """Closes what is open and ends the threads. Idempotent."""
-        self.messages.close()
+        await asyncio.to_thread(self.messages.close)
         threads, self._threads = self._threads, None
         if threads is not None:
             await asyncio.to_thread(threads.shutdown, cancel_futures=True)

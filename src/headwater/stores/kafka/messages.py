@@ -40,8 +40,9 @@ class KafkaMessages:
         self._announcing: Any = None
 
     def close(self) -> None:
-        """Lets go of the producers. Idempotent."""
-        self._sessions.clear()
+        """Lets go of the producers; it may block. Idempotent."""
+        while self._sessions:
+            self._sessions.popitem()[1].end()
         self._announcing = None
 
     async def prepare(self, channel: Channel) -> None:
@@ -80,7 +81,10 @@ class KafkaMessages:
         it, and by reading how far it came.
         """
         session = self._sessions.pop(channel.stream, None)
-        if session is None or session.sequence != after:
+        if session is not None and session.sequence != after:
+            await self._engine.ask(session.end)
+            session = None
+        if session is None:
             largest = await self.largest(channel)
             begin = partial(Session.begin, self._engine, channel.stream, largest, after)
             session = await self._engine.ask(begin)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from headwater.errors import LeaseLost
+from headwater.errors import HeadwaterError, LeaseLost
 from headwater.stores.kafka.engine import Heard
 from headwater.stores.kafka.marks import headers_for
 from headwater.stores.kafka.reading import Reading
@@ -52,27 +53,36 @@ class Session:
         try:
             session._producer.init_transactions(_TIMEOUT_SECONDS)
         except engine.kafka.KafkaException as error:
-            session._producer.poll(0)  # has what was heard told
-            raise engine.fault(error.args[0], session._heard.reason) from error
+            raise session._fault(error) from error
         session.sequence = Reading(engine, topic).tail().sequence
         if session.sequence != after:
+            session.end()
             raise LeaseLost(f"Messages of {topic!r} were published by another relay.")
         return session
 
     def publish(self, messages: Sequence[Message]) -> int:
         """Adds messages in one transaction; the last one's sequence number. Where it fails, the session is over."""
-        kafka = self._engine.kafka
+        kafka, before = self._engine.kafka, self.sequence
         try:
             self._producer.begin_transaction()
             offset = self._deliver(messages)
             self._producer.commit_transaction(_TIMEOUT_SECONDS)
         except kafka.KafkaException as error:
-            self._producer.poll(0)
-            raise self._engine.fault(error.args[0], self._heard.reason) from error
+            raise self._fault(error) from error
         except BufferError as error:
             raise self._engine.unreachable(str(error)) from error
-        self.sequence = offset + 1
-        return self.sequence
+        else:
+            self.sequence = offset + 1
+            return self.sequence
+        finally:
+            if self.sequence == before:
+                self.end()
+
+    def end(self) -> None:
+        """Lets go of the producer, in this thread; what it has not sent is dropped. Idempotent."""
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            producer.purge()
 
     def _deliver(self, messages: Sequence[Message]) -> int:
         """Sends messages, and waits until all are there; the last one's offset."""
@@ -100,3 +110,8 @@ class Session:
         if left:
             raise self._engine.unreachable(self._heard.reason or "it does not answer")
         return offsets[-1]
+
+    def _fault(self, error: Any) -> HeadwaterError:
+        with suppress(self._engine.kafka.KafkaException):  # one that is fenced says so again
+            self._producer.poll(0)  # has what was heard told
+        return self._engine.fault(error.args[0], self._heard.reason)

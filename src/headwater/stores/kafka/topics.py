@@ -74,9 +74,7 @@ def _make(engine: KafkaEngine, wanted: dict[str, dict[str, str]]) -> None:
 def _looked_at(engine: KafkaEngine, topic: str) -> int:
     """How many bytes a message of a topic may have. Raises StoreRefused where messages vanish from within it."""
     resource = engine.administration.ConfigResource("topic", topic)
-    asked = engine.administrator().describe_configs(
-        [resource], request_timeout=ASKING_SECONDS
-    )
+    asked = engine.administrator().describe_configs([resource], request_timeout=ASKING_SECONDS)
     (found,) = (_result(engine, future) for future in asked.values())
     if "compact" in found["cleanup.policy"].value:
         raise StoreRefused(
