@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+import threading
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -35,7 +36,7 @@ from headwater.stores.kafka import Kafka
 from headwater.stores.kafka.marks import headers_for
 from headwater.testing.contract_app import Placed, Removed, fed, published
 from headwater.testing.driving import drive, publish
-from headwater.views.messages import Message
+from headwater.views.messages import Mark, Message
 from headwater.views.publication import channel_of
 
 pytestmark = pytest.mark.postgres
@@ -432,6 +433,50 @@ async def test_topics_are_made_with_one_partition_and_compacted_ones_are_refused
         with pytest.raises(StoreRefused, match="compacted"):
             await view.open(2)
         await view.close()
+
+
+MARK = Mark("log", 1, 1, 1, 7, "e")
+
+
+async def test_a_listener_waits_for_its_topic_and_leaves_nothing(server):
+    channel = channel_of("late", "orders", 1)
+    engine = BUS.engine(server.url)
+    listening = await engine.messages.listen(channel, 0)
+    coming = asyncio.create_task(listening.next())
+    for topic in (channel.progress, channel.stream):
+        server.topic(topic)
+    sequence = await engine.messages.publish(channel, 0, [Message("s", MARK, b"{}", 3, "main/a/1")])
+    async with asyncio.timeout(SECONDS):
+        (kept,) = await coming
+    assert (kept.sequence, kept.message.mark, kept.message.after) == (sequence, MARK, 3)
+    for _ in range(2):
+        await listening.close()
+        await engine.close()
+    names = [thread.name for thread in threading.enumerate()]
+    assert not [name for name in names if name.startswith(("listening", "kafka"))]
+
+
+async def test_a_listener_tells_that_its_broker_is_silent_or_its_topic_made_anew(server):
+    channel = channel_of("silent", "orders", 1)
+    for topic in (channel.progress, channel.stream):
+        server.topic(topic)
+    engine = BUS.engine(server.url)
+    sequence = await engine.messages.publish(channel, 0, [Message("s", MARK, b"{}")] * 3)
+    for begin, breaks, mends, why in (
+        (0, server.stop, server.go_on, "cannot be reached"),
+        (sequence + 5, str, str, "lost its end"),
+    ):
+        listening = await engine.messages.listen(channel, begin)
+        async with asyncio.timeout(SECONDS):
+            if not begin:
+                assert len(await listening.next()) > 0
+            breaks()
+            with pytest.raises(StoreUnavailable, match=why):
+                while True:
+                    await listening.next()
+        mends()
+        await listening.close()
+    await engine.close()
 
 
 def test_what_cannot_be_is_refused_when_it_is_declared(monkeypatch):
