@@ -333,12 +333,12 @@ async def test_a_token_over_http(database18, another18, nats):
         assert [event["stream"] for event in page.json()["events"]] == ["bill/5"]
 
 
-async def test_a_restored_source_is_told_of_until_it_is_accepted(database18, another18, bus):
-    async with both(database18, another18, bus) as two:
+async def test_a_restored_source_is_told_of_until_it_is_accepted(database18, another18, nats):
+    async with both(database18, another18, nats) as two:
         await two.bill(1, (await two.place(1)).token)
     with database18.admin() as admin:
         admin.execute("UPDATE headwater.log SET epoch = epoch + 1")
-    async with both(database18, another18, bus) as two:
+    async with both(database18, another18, nats) as two:
         written = await two.place(2)
         state = await two.stands(state="stale")
         assert "restored" in state.detail

@@ -90,7 +90,8 @@ class Ground:
     def records(self):
         """All records of the topic."""
         settings = {"bootstrap.servers": self.server.bootstrap, "group.id": "another"}
-        consumer = confluent_kafka.Consumer({**settings, "enable.partition.eof": True})
+        settings |= {"enable.partition.eof": True, "fetch.wait.max.ms": 10}
+        consumer = confluent_kafka.Consumer(settings)
         consumer.assign([confluent_kafka.TopicPartition(self.channel.stream, 0, 0)])
         found = []
         while (record := consumer.poll(SECONDS)) is not None and record.error() is None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-ASKING_SECONDS = 3.0
+ASKING_SECONDS = 2.0
 """For questions: nothing depends on whether they were heard."""
 _THREADS = 32
 _silent = logging.getLogger("headwater.librdkafka")

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from headwater.errors import HeadwaterError, LeaseLost
-from headwater.stores.kafka.engine import Heard
+from headwater.stores.kafka.engine import ASKING_SECONDS, Heard
 from headwater.stores.kafka.marks import headers_for
 from headwater.stores.kafka.reading import Reading
 from headwater.views.messages import Message
@@ -51,6 +51,9 @@ class Session:
         """Fences whoever published before. Raises LeaseLost where the topic does not end at a sequence number."""
         session = Session(engine, topic, largest)
         try:
+            session._producer.cluster_id(
+                ASKING_SECONDS
+            )  # connected, it begins half a second sooner
             session._producer.init_transactions(_TIMEOUT_SECONDS)
         except engine.kafka.KafkaException as error:
             raise session._fault(error) from error
