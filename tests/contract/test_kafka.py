@@ -6,43 +6,34 @@ import asyncio
 import os
 import signal
 import sys
-import threading
-from concurrent.futures import Future
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from decimal import Decimal
 from types import SimpleNamespace
 
-import confluent_kafka
 import msgspec
 import pytest
-from confluent_kafka.admin import ConfigResource, NewTopic
 from jobs_shop import until
-from kafka_server import END_OF_TRANSACTION, FENCED, KafkaServer
+from kafka_ground import BUS, Ground, opened, settings_of
+from kafka_server import END_OF_TRANSACTION, FENCED
 from nats_server import free_port
 
 from headwater import Document, Settings
 from headwater.errors import (
     ExtraMissing,
     LeaseLost,
-    StoreRefused,
     StoreUnavailable,
     ViewDefinitionError,
     ViewStale,
 )
 from headwater.operations.health import view_rows
 from headwater.relay import Batch
-from headwater.stores.kafka import Kafka
 from headwater.stores.kafka.marks import headers_for
 from headwater.testing.contract_app import Placed, Removed, fed, published
 from headwater.testing.driving import drive, publish
-from headwater.views.messages import Mark, Message
-from headwater.views.publication import channel_of
+from headwater.views.messages import Message
 
 pytestmark = pytest.mark.postgres
 
-BUS = Kafka("bus", prepared=True)
-CHANNELS = [channel_of("contract", "orders", edition) for edition in (1, 2)]
 SECONDS = 60
 
 
@@ -52,93 +43,6 @@ class Sum(Document):
 
 def bus():
     return BUS
-
-
-@pytest.fixture(scope="module")
-def server():
-    server = KafkaServer()
-    yield server
-    server.go_on()
-    server.close()
-
-
-@pytest.fixture
-def kafka(server):
-    """The server with empty topics."""
-    for topic in (name for channel in CHANNELS for name in (channel.stream, channel.progress)):
-        server.topic(topic)
-    yield server
-    server.go_on()
-    for topic in (name for channel in CHANNELS for name in (channel.stream, channel.progress)):
-        server.delete(topic)
-
-
-class Ground:
-    """An app with a publication, deployed and open, and its topic as another program sees it."""
-
-    def __init__(self, app, server):
-        self.app = app
-        self.server = server
-        self.engine = app._open.engines["bus"]
-        self.view = app.stored("orders")
-        self.channel = self.view.publication.channel
-
-    async def append(self, *orders, text=None):
-        events = [Placed(order=n, keyed=f"k{n % 7}", total=Decimal(n), text=text) for n in orders]
-        return await self.app.append(*events)
-
-    def records(self):
-        """All records of the topic."""
-        settings = {"bootstrap.servers": self.server.bootstrap, "group.id": "another"}
-        settings |= {"enable.partition.eof": True, "fetch.wait.max.ms": 10}
-        consumer = confluent_kafka.Consumer(settings)
-        consumer.assign([confluent_kafka.TopicPartition(self.channel.stream, 0, 0)])
-        found = []
-        while (record := consumer.poll(SECONDS)) is not None and record.error() is None:
-            found.append(record)
-        consumer.close()
-        return found
-
-    async def events(self):
-        """The records of events, in order."""
-        records = await asyncio.to_thread(self.records)
-        return [one for one in records if one.value() is not None]
-
-    async def orders(self):
-        return [msgspec.json.decode(one.value())["data"]["order"] for one in await self.events()]
-
-    async def another(self):
-        """The view as another process sees it."""
-        view = self.app._open.views()["orders"]
-        await self.app.database("headwater_relay").open()
-        return view
-
-    async def reached(self, position):
-        async def has():
-            async with self.app.database().connection() as connection:
-                return await self.view.record.checkpoint(connection) >= position
-
-        await until(has, seconds=SECONDS)
-
-    def send(self, *records):
-        """Adds records as another program would."""
-        producer = confluent_kafka.Producer({"bootstrap.servers": self.server.bootstrap})
-        for record in records:
-            producer.produce(
-                self.channel.stream, record.value(), headers=record.headers(), partition=0
-            )
-        assert producer.flush(SECONDS) == 0
-
-
-def settings_of(database, url):
-    return Settings(database_url=database.url, stores={"bus": url})
-
-
-@asynccontextmanager
-async def opened(database, server, bus=BUS, **options):
-    async with published(settings_of(database, server.url), bus, **options) as app:
-        await app.deploy()
-        yield Ground(app, server)
 
 
 @pytest.fixture
@@ -373,111 +277,6 @@ async def test_a_broker_that_is_not_there_delays_nobody_else(database18):
             assert "127.0.0.1" in said
             assert "secret" not in said
             assert "ada" not in said
-
-
-async def test_topics_that_cannot_be_used_are_refused(ground):
-    view = await ground.another()
-    ground.server.delete(ground.channel.stream)
-    with pytest.raises(StoreRefused, match="does not exist"):
-        await view.open(1)
-    ground.server.topic(ground.channel.stream, 3)
-    with pytest.raises(StoreRefused, match="3 partitions"):
-        await view.open(1)
-    await view.close()
-
-
-class Administrator:
-    """In place of Kafka's client for topics, of which the mock cluster answers nothing: makes them there."""
-
-    def __init__(self, server, policy):
-        self.server = server
-        self.policy = policy
-        self.made = []
-
-    def create_topics(self, topics, request_timeout):
-        for topic in topics:
-            self.made.append(topic)
-            self.server.topic(topic.topic, topic.num_partitions)
-        return {topic.topic: _answered(None) for topic in topics}
-
-    def describe_configs(self, resources, request_timeout):
-        found = {"cleanup.policy": self.policy, "max.message.bytes": "4321"}
-        values = {name: SimpleNamespace(value=value) for name, value in found.items()}
-        return {resource: _answered(values) for resource in resources}
-
-
-def _answered(result):
-    future = Future()
-    future.set_result(result)
-    return future
-
-
-async def test_topics_are_made_with_one_partition_and_compacted_ones_are_refused(kafka, database18):
-    bus = Kafka("bus", replicas=3, keep_seconds=60)
-    async with opened(database18, kafka, bus) as ground:
-        administrator = Administrator(kafka, "delete")
-        ground.engine.administration = SimpleNamespace(
-            AdminClient=lambda settings, logger: administrator,
-            NewTopic=NewTopic,
-            ConfigResource=ConfigResource,
-        )
-        for name in (ground.channel.stream, ground.channel.progress):
-            kafka.delete(name)
-        view = await ground.another()
-        await view.open(1)
-        first, second = administrator.made
-        assert (first.topic, second.topic) == (ground.channel.progress, ground.channel.stream)
-        assert (second.num_partitions, second.replication_factor) == (1, 3)
-        assert (second.config["retention.ms"], second.config["retention.bytes"]) == ("60000", "-1")
-        assert await ground.engine.messages.largest(ground.channel) == 4321
-        administrator.policy = "compact,delete"
-        with pytest.raises(StoreRefused, match="compacted"):
-            await view.open(2)
-        await view.close()
-
-
-MARK = Mark("log", 1, 1, 1, 7, "e")
-
-
-async def test_a_listener_waits_for_its_topic_and_leaves_nothing(server):
-    channel = channel_of("late", "orders", 1)
-    engine = BUS.engine(server.url)
-    listening = await engine.messages.listen(channel, 0)
-    coming = asyncio.create_task(listening.next())
-    for topic in (channel.progress, channel.stream):
-        server.topic(topic)
-    sequence = await engine.messages.publish(channel, 0, [Message("s", MARK, b"{}", 3, "main/a/1")])
-    async with asyncio.timeout(SECONDS):
-        (kept,) = await coming
-    assert (kept.sequence, kept.message.mark, kept.message.after) == (sequence, MARK, 3)
-    for _ in range(2):
-        await listening.close()
-        await engine.close()
-    names = [thread.name for thread in threading.enumerate()]
-    assert not [name for name in names if name.startswith(("listening", "kafka"))]
-
-
-async def test_a_listener_tells_that_its_broker_is_silent_or_its_topic_made_anew(server):
-    channel = channel_of("silent", "orders", 1)
-    for topic in (channel.progress, channel.stream):
-        server.topic(topic)
-    engine = BUS.engine(server.url)
-    sequence = await engine.messages.publish(channel, 0, [Message("s", MARK, b"{}")] * 3)
-    for begin, breaks, mends, why in (
-        (0, server.stop, server.go_on, "cannot be reached"),
-        (sequence + 5, str, str, "lost its end"),
-    ):
-        listening = await engine.messages.listen(channel, begin)
-        async with asyncio.timeout(SECONDS):
-            if not begin:
-                assert len(await listening.next()) > 0
-            breaks()
-            with pytest.raises(StoreUnavailable, match=why):
-                while True:
-                    await listening.next()
-        mends()
-        await listening.close()
-    await engine.close()
 
 
 def test_what_cannot_be_is_refused_when_it_is_declared(monkeypatch):
