@@ -6,6 +6,8 @@ import asyncio
 
 import jobs_shop
 import pytest
+from kafka_ground import CHANNELS
+from kafka_server import KafkaServer
 from warm import warm
 
 from headwater.testing.stores import Ground
@@ -45,3 +47,24 @@ async def jobs_app18(database18):
         with database18.admin() as admin:
             admin.execute(jobs_shop.LOG)
         yield app
+
+
+@pytest.fixture(scope="module")
+def kafka_server():
+    """A Kafka of the file's own."""
+    server = KafkaServer()
+    yield server
+    server.go_on()
+    server.close()
+
+
+@pytest.fixture
+def kafka(kafka_server):
+    """The same, with the empty topics of the contract's publication."""
+    topics = [name for channel in CHANNELS for name in (channel.stream, channel.progress)]
+    for topic in topics:
+        kafka_server.topic(topic)
+    yield kafka_server
+    kafka_server.go_on()
+    for topic in topics:
+        kafka_server.delete(topic)

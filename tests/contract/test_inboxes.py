@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import os
 import signal
 import sys
@@ -14,9 +13,9 @@ from typing import Annotated
 import msgspec
 import pytest
 import two_services
+from buses import BUSES
 from jobs_shop import until
-from nats_server import NatsServer
-from two_services import BUS, Due, Gone, Noted, Placed, Voided, billing, running, shop
+from two_services import BUS, Due, Gone, Noted, Placed, Voided, billing, bus_at, running, shop
 from warm import warm
 
 from headwater import App, Event, Settings
@@ -44,30 +43,51 @@ SECONDS = 90
 
 
 @pytest.fixture(scope="module")
-def nats():
-    server = NatsServer()
+def servers():
+    """A server of each bus, started when first asked for."""
+    started = {}
+
+    def server(name):
+        if name not in started:
+            started[name] = BUSES[name]()
+        return started[name]
+
     yield server
-    server.close()
+    for one in started.values():
+        one.close()
 
 
-@pytest.fixture(autouse=True)
-async def _fresh_streams(nats):
-    """Each test begins with no stream, and leaves none: two apps of one name have one."""
-    yield
-    engine = BUS.engine(nats.url)
-    for name in ("headwater-shop-orders", "headwater-shop-orders-2", "headwater-people-signed"):
-        await engine.api(f"STREAM.DELETE.{name}", {})
-    await engine.close()
+@pytest.fixture(params=BUSES)
+async def bus(request, servers):
+    """Each bus, where nothing was published."""
+    server = servers(request.param)
+    yield server
+    await server.forget()
+
+
+@pytest.fixture
+async def kafka(servers):
+    """Kafka, where nothing was published."""
+    server = servers("kafka")
+    yield server
+    await server.forget()
+
+
+@pytest.fixture
+async def nats(servers):
+    """NATS, where nothing was published."""
+    server = servers("nats")
+    yield server
+    await server.forget()
 
 
 class Two:
     """Both services, open; ``out`` tells what the shop's stream is, ``came`` what billing has received."""
 
-    def __init__(self, source, target, bills):
-        self.source, self.target, self.bills = source, target, bills
+    def __init__(self, source, target, bills, bus):
+        self.source, self.target, self.bills, self.bus = source, target, bills, bus
         self.engine = source._open.engines["bus"]
         self.channel = source.stored("orders").publication.channel
-        self.windows = itertools.count()
 
     async def place(self, *orders, **more):
         return await self.source.append(*(Placed(order=f"{n}", total=n, **more) for n in orders))
@@ -106,26 +126,17 @@ class Two:
                         await self.engine.messages.publish(self.channel, tail.sequence, [message])
                         break
                     await asyncio.sleep(0.02)
-                    await self.sealed_off()
-
-    async def sealed_off(self):
-        """The stream without a window against duplicates, so that anything may come twice.
-
-        Each time another window: ids are forgotten by a timer, which a change sets off, now and then before it sees the change.
-        """
-        info = await self.engine.api(f"STREAM.INFO.{self.channel.stream}", {})
-        config = {**info["config"], "duplicate_window": 100_000_000 + next(self.windows)}
-        await self.engine.api(f"STREAM.UPDATE.{self.channel.stream}", config)
+                    await self.bus.allow_doubles(self.engine, self.channel)
 
 
 @asynccontextmanager
-async def both(database, another, nats, *, relays=(True, True), **options):
-    target, bills = billing(another.url, nats.url, **options)
+async def both(database, another, bus, *, relays=(True, True), **options):
+    target, bills = billing(another.url, bus.url, **options)
     async with (
-        running(shop(database, nats), relay=relays[0]) as source,
+        running(shop(database, bus), relay=relays[0]) as source,
         running(target, relay=relays[1]),
     ):
-        yield Two(source, target, bills)
+        yield Two(source, target, bills, bus)
 
 
 async def test_what_is_published_comes_in_once_in_order_and_says_where_it_is_from(
@@ -152,14 +163,14 @@ async def test_what_is_published_comes_in_once_in_order_and_says_where_it_is_fro
         )
 
 
-async def test_doubles_and_strangers_change_nothing(database18, another18, nats):
-    async with both(database18, another18, nats) as two:
+async def test_doubles_and_strangers_change_nothing(database18, another18, bus):
+    async with both(database18, another18, bus) as two:
         written = await two.place(*range(5))
         await two.bill(4, written.token)
-        await two.sealed_off()
+        await bus.allow_doubles(two.engine, two.channel)
         events = [one.message for one in await two.kept() if one.message.body]
         await two.send(events[3], events[0], events[4], events[3])
-        await two.engine.request(f"{two.channel.events}.order.placed", b"hello", {})
+        await bus.send_a_strangers(two.engine, two.channel, b"hello")
         sequence = (await two.engine.messages.span(two.channel))[1]
         await two.stands(sequence=sequence, parked=1)
         assert await two.came() == [("Due", f"{n}") for n in range(5)]
@@ -167,22 +178,40 @@ async def test_doubles_and_strangers_change_nothing(database18, another18, nats)
         assert parked.reason == "it is not Headwater's"
 
 
+async def dies(url, bus_url, point, call):
+    """A process of one of the services, until it kills itself at a point."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, two_services.__file__, url, bus_url, point, str(call),
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    _, said = await process.communicate()
+    assert process.returncode == -signal.SIGKILL, said.decode()
+
+
 @pytest.mark.parametrize(
     ("point", "call"),
     [("before commit", 1), ("after commit", 1), ("after apply", 2)],
 )
 async def test_killed_around_a_commit_nothing_is_lost_or_doubled(
-    database18, another18, nats, point, call
+    database18, another18, bus, point, call
 ):
-    async with both(database18, another18, nats, relays=(True, False)) as two:
+    async with both(database18, another18, bus, relays=(True, False)) as two:
         written = await two.place(*range(300))
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, two_services.__file__, another18.url, nats.url, point, str(call),
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}, stderr=asyncio.subprocess.PIPE,
-        )  # fmt: skip
-        _, said = await process.communicate()
-        assert process.returncode == -signal.SIGKILL, said.decode()
+        await dies(another18.url, bus.url, point, call)
         async with two.target.relay():
+            await two.bill(299, written.token)
+        assert await two.came() == [("Due", f"{n}") for n in range(300)]
+
+
+@pytest.mark.parametrize("point", ["before deliver", "after deliver", "after end"])
+async def test_killed_within_a_publish_to_kafka_nothing_is_lost_or_doubled(
+    database18, another18, kafka, point
+):
+    """After the hold: with nothing sent, within a transaction that nobody ends, and with what nobody knows to be there."""
+    async with both(database18, another18, kafka, relays=(False, True)) as two:
+        written = await two.place(*range(300))
+        await dies(database18.url, kafka.url, point, 2)
+        async with two.source.relay():
             await two.bill(299, written.token)
         assert await two.came() == [("Due", f"{n}") for n in range(300)]
 
@@ -201,8 +230,8 @@ class Wider(Event, type="order.placed", stream="bill/{order}", version=2):
     note: str | None = None
 
 
-async def test_what_cannot_be_appended_is_parked_and_its_stream_waits(database18, another18, nats):
-    async with both(database18, another18, nats, types=(Small, Gone)) as two:
+async def test_what_cannot_be_appended_is_parked_and_its_stream_waits(database18, another18, bus):
+    async with both(database18, another18, bus, types=(Small, Gone)) as two:
         await two.source.append(Placed("1", 1), Placed("2", 2, note="long"), Placed("3", 3))
         written = await two.source.append(Voided("2"), Voided("3"))
         await two.stands(position=written.positions[-1], parked=2)
@@ -213,7 +242,7 @@ async def test_what_cannot_be_appended_is_parked_and_its_stream_waits(database18
         assert await two.target.inboxes_now.replay(INBOX) == 0
         third = await two.source.append(Voided("2"))
         await two.stands(position=third.position, parked=3)
-    mended, _ = billing(another18.url, nats.url, types=(Wider, Gone))
+    mended, _ = billing(another18.url, bus.url, types=(Wider, Gone))
     async with running(mended):
 
         def position_of(token):
@@ -274,8 +303,8 @@ async def test_a_message_given_up_lets_the_others_through(database18, another18,
         assert [type(each.event) for each in stream] == [Gone, Gone]
 
 
-async def test_a_token_waits_for_what_was_written_elsewhere(database18, another18, nats):
-    async with both(database18, another18, nats) as two:
+async def test_a_token_waits_for_what_was_written_elsewhere(database18, another18, bus):
+    async with both(database18, another18, bus) as two:
         await two.bill(1, (await two.place(1)).token)
         # What is not published is waited for too: the publisher says how far it is.
         assert (await two.bill(1, (await two.source.append(Noted("1"))).token)).events == 1
@@ -336,35 +365,47 @@ async def test_missing_messages_are_noticed(database18, another18, nats):
         assert await two.came() == [("Due", "1"), ("Due", "3")]
 
 
+async def test_what_retention_deleted_unread_is_noticed(database18, another18, kafka):
+    async with both(database18, another18, kafka, relays=(True, False)) as two:
+        written = await two.place(1, 2, 3)
+        await until(lambda: _has(two, 3), seconds=SECONDS)
+        third = (await two.kept())[-1]
+        kafka.server.truncate(two.channel.stream, third.sequence - 1)
+        async with two.target.relay():
+            state = await two.stands(state="stale")
+            assert f"up to {written.positions[1]} are no longer in the stream" in state.detail
+            await two.target.inboxes_now.accept(INBOX, after=written.positions[1])
+            await two.bill(3, written.token)
+        assert await two.came() == [("Due", "3")]
+
+
 async def _has(two, count):
     return sum(bool(one.message.body) for one in await two.kept()) == count
 
 
-async def test_another_edition_repeats_nothing_that_is_known(database18, another18, nats):
-    async with both(database18, another18, nats) as two:
+async def test_another_edition_repeats_nothing_that_is_known(database18, another18, bus):
+    async with both(database18, another18, bus) as two:
         await two.bill(2, (await two.place(1, 2)).token)
-    target, bills = billing(another18.url, nats.url, edition=2)
-    async with running(shop(database18, nats, edition=2), relay=False) as source:
+    target, bills = billing(another18.url, bus.url, edition=2)
+    async with running(shop(database18, bus, edition=2), relay=False) as source:
         await source.stored("orders").rebuild()
         async with source.relay(), running(target):
-            two = Two(source, target, bills)
+            two = Two(source, target, bills, bus)
             await two.bill(3, (await two.place(3)).token)
             assert await two.came() == [("Due", f"{n}") for n in (1, 2, 3)]
 
 
-async def test_a_stream_made_anew_goes_on(database18, another18, nats):
-    async with both(database18, another18, nats) as two:
+async def test_a_stream_made_anew_goes_on(database18, another18, bus):
+    async with both(database18, another18, bus) as two:
         await two.bill(1, (await two.place(1, 2, 3)).token)
-    engine = BUS.engine(nats.url)
-    await engine.api("STREAM.DELETE.headwater-shop-orders", {})
-    await engine.close()
-    async with both(database18, another18, nats) as two:
+    await bus.forget()
+    async with both(database18, another18, bus) as two:
         await two.bill(4, (await two.place(4)).token)
         assert await two.came() == [("Due", f"{n}") for n in (1, 2, 3, 4)]
 
 
-async def test_whoever_lost_the_lease_appends_nothing(database18, another18, nats):
-    async with both(database18, another18, nats, relays=(True, False)) as two:
+async def test_whoever_lost_the_lease_appends_nothing(database18, another18, bus):
+    async with both(database18, another18, bus, relays=(True, False)) as two:
         earlier, later = (two.target._open.inboxes()[INBOX] for _ in range(2))
         start = await earlier.open(1)
         await two.place(1)
@@ -383,18 +424,14 @@ async def test_whoever_lost_the_lease_appends_nothing(database18, another18, nat
         await later.close()
 
 
-async def test_the_bus_killed_and_back_delays_and_no_more(database18, another18):
-    server = NatsServer()
-    try:
-        async with both(database18, another18, server) as two:
-            await two.bill(1, (await two.place(1)).token)
-            server.kill()
-            written = await two.place(2)
-            server.start()
-            await two.bill(2, written.token)
-            assert await two.came() == [("Due", "1"), ("Due", "2")]
-    finally:
-        server.close()
+async def test_the_bus_gone_and_back_delays_and_no_more(database18, another18, bus):
+    async with both(database18, another18, bus) as two:
+        await two.bill(1, (await two.place(1)).token)
+        bus.cut()
+        written = await two.place(2)
+        bus.back()
+        await two.bill(2, written.token)
+        assert await two.came() == [("Due", "1"), ("Due", "2")]
 
 
 class Signed(Event, type="customer.signed", stream="customer/{customer}"):
@@ -407,15 +444,15 @@ class Known(Event, type="customer.signed", stream="customer/{customer}"):
     mail: str
 
 
-async def test_personal_fields_are_carried_sealed_or_refused(database18, another18, nats):
+async def test_personal_fields_are_carried_sealed_or_refused(database18, another18, bus):
     source = Settings(
-        database_url=database18.url, stores={"bus": nats.url}, master_key=MasterKeys.new("m1")
+        database_url=database18.url, stores={"bus": bus.url}, master_key=MasterKeys.new("m1")
     )
     people = App("people", events=[Signed], tenant="main", settings=source)
-    people.publish("signed", types=[Signed], bus=BUS)
-    settings = Settings(database_url=another18.url, stores={"bus": nats.url})
+    people.publish("signed", types=[Signed], bus=bus_at(bus.url))
+    settings = Settings(database_url=another18.url, stores={"bus": bus.url})
     mailing = App("mailing", events=[Known, Signed][:1], tenant="main", settings=settings)
-    mailing.receive("signed", source="people", bus=BUS, types=[Known])
+    mailing.receive("signed", source="people", bus=bus_at(bus.url), types=[Known])
     async with running(people), running(mailing):
         await people.append(Signed("7", "ada@example.org"))
         (known,) = await until(

@@ -51,12 +51,14 @@ class Message:
     """A message to publish. Without a body it says that a relay has taken over.
 
     ``after`` is the position of the event before it in the publication, 0 for the first: what a receiver misses, it sees.
+    ``key`` names whose order matters, for buses that part messages by it: the tenant and the stream.
     """
 
     subject: str
     mark: Mark
     body: bytes = b""
     after: int = 0
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,6 +114,7 @@ class Publication:
             Mark(mark.log, mark.epoch, mark.fence, mark.generation, row[0], id_.hex),
             msgspec.json.encode(event),
             after,
+            f"{tenant}/{stream}",
         )
 
 

@@ -15,7 +15,7 @@ from uuid import uuid4
 import msgspec
 
 from headwater.errors import HeadwaterError, StoreUnavailable
-from headwater.stores.nats.marks import kept_of
+from headwater.views.marking import kept_of
 from headwater.views.messages import Channel, Kept, Progress
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ import msgspec
 from headwater.errors import LeaseLost, StoreRefused, StoreUnavailable
 from headwater.stores.nats.engine import Answer
 from headwater.stores.nats.listening import Listening
-from headwater.stores.nats.marks import headers_for, kept_of, mark_of
+from headwater.stores.nats.marks import headers_for
+from headwater.views.marking import kept_of, mark_of
 from headwater.views.messages import Channel, Kept, Message, Progress, Tail
 
 if TYPE_CHECKING:
