@@ -101,6 +101,19 @@ async def test_views_follow_the_log_and_are_verified(database):
             assert rows == [{"orders": 300}]
 
 
+async def test_a_token_of_now_waits_for_what_others_wrote(database18):
+    """Whoever wrote nothing asks for as much as readers may see by now."""
+    app, orders, _, _ = shop(database18)
+    async with app:
+        await app.deploy()
+        async with app.relay():
+            written = await app.append(Placed("1", Decimal(1)))
+            await orders.get("1", at_least=written.token)
+            now = await app.log.token()
+            assert now == written.token
+            assert await orders.get("1", at_least=now)
+
+
 async def test_verify_finds_what_was_tampered_with(database):
     """Promise 4: a check that can fail."""
     app, orders, sales, by_status = shop(database)
