@@ -16,6 +16,7 @@ class Target:
     """Keeps the checkpoint it was last given, then fails once, at the positions named."""
 
     name, on_failure, max_batch, pause_seconds, follows = "view", "park", 1000, 0.0, None
+    rewrites = True
 
     def __init__(self, *fails):
         self.checkpoint, self.fails = 0, set(fails)

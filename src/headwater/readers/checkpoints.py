@@ -18,7 +18,7 @@ from headwater.log.tasks import ended
 SQL = Statements("headwater.readers")
 
 _POLL_SECONDS = (0.001, 0.01)
-_SHARE = 0.25
+_SHARE = 0.1
 """How long to the next look, as a part of how long whoever came last has waited."""
 
 
@@ -96,7 +96,7 @@ class CheckpointWatch:
                 await asyncio.sleep(0.1)  # readers' own timeouts say how long that may last
 
     async def _pause(self) -> None:
-        """Until the next look: often for whoever has just come, at most a quarter later than need be for who waits long."""
+        """Until the next look: often for whoever has just come, at most a tenth later than need be for who waits long."""
         if not self._waiting:
             return
         shortest, longest = _POLL_SECONDS

@@ -38,6 +38,7 @@ class DrivenInbox:
     on_failure: OnFailure = "park"
     max_batch = 2_000
     pause_seconds = 0.0
+    rewrites = False
     follows = None
 
     def __init__(self, database: Database, inbox: Inbox, messages: IncomingMessages) -> None:

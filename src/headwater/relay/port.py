@@ -59,6 +59,11 @@ class Target(Protocol):
         ...
 
     @property
+    def rewrites(self) -> bool:
+        """Whether batches rewrite rows in the log's database, which bloat where that happens too often."""
+        ...
+
+    @property
     def follows(self) -> str | None:
         """The view whose changes this one reads, or None for the log."""
         ...

@@ -141,7 +141,8 @@ class Runner:
         if not full:
             # A short breath that grows with the batch's cost: hot rows that are rewritten too often
             # bloat faster than they can be pruned.
-            breath = min(seconds / 4, self.pace.longest_pause_seconds)
+            longest = self.pace.longest_pause_seconds if self.target.rewrites else 0.0
+            breath = min(seconds / 4, longest)
             await asyncio.sleep(max(breath, self.target.pause_seconds))
         return batch.upto
 

@@ -35,6 +35,7 @@ class DrivenPublication(DrivenView):
     """A publication and its channel."""
 
     max_batch = 10_000
+    rewrites = False
 
     def __init__(
         self, database: Database, publication: Publication, storage: OutsideMessages

@@ -19,6 +19,7 @@ class DrivenView(ABC):
 
     max_batch = 100_000
     pause_seconds = 0.0
+    rewrites = True
 
     def __init__(self, database: Database, definition: Definition, on_failure: OnFailure) -> None:
         self.record = ViewRecord(database, definition)
