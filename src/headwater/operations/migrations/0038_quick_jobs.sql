@@ -79,4 +79,11 @@ BEGIN
 END
 $$;
 
+-- These look into jobs at each turn. Planned anew each time, as Postgres chose over the partitions, a look took four
+-- times as long as it runs; their other settings hold the plans to the indexes.
+ALTER FUNCTION headwater.lane_waits(int) SET plan_cache_mode = force_generic_plan;
+ALTER FUNCTION headwater.queue_waits(int) SET plan_cache_mode = force_generic_plan;
+ALTER FUNCTION headwater.take_lane(int, int, bigint) SET plan_cache_mode = force_generic_plan;
+ALTER FUNCTION headwater.admit_jobs(int) SET plan_cache_mode = force_generic_plan;
+
 RESET ROLE;
