@@ -83,6 +83,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="measurements of each, alternating")
     parser.add_argument("--size", type=int, default=10_000_000, help="events of the large log")
     options = parser.parse_args()
+    if unknown := sorted(set(options.part) - parts(0, 0).keys()):
+        parser.error(f"no such part: {', '.join(unknown)}; there are {', '.join(parts(0, 0))}")
     figures = asyncio.run(measure(options.part, options.rounds, options.size))
     table = Table(title="make bench", title_justify="left")
     for column in ("figure", "reached", "limit", "ratio", "aim", "met"):
