@@ -15,7 +15,7 @@ from tests.support.web import api
 
 pytestmark = pytest.mark.postgres
 
-EXAMPLES = 10
+EXAMPLES = 15
 
 
 def fuzz(url, token):

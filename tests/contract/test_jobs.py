@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 
@@ -51,6 +52,40 @@ async def test_a_job_commits_with_the_facts_or_not_at_all(app):
     assert sorted(events) == ["also", "kept", "kept"]
     assert len(set(made.ids)) == 2
     assert (await states(app).show(made.id)).state == "done"
+
+
+ITEMS = [
+    {"job": "note", "arguments": {"text": "a"}, "metadata": {"actor": "ada"}},
+    {"job": "note"},
+    {"job": "note", "key": "k", "arguments": {}},
+    {"job": "note", "lane": "none"},
+    {"job": "no name!"},
+    {"job": "note", "arguments": [1]},
+    {"job": "note", "metadata": None},
+    {"job": "note", "arguments": {"text": "x" * 70_000}},
+    "note",
+]
+
+
+@pytest.mark.parametrize("item", ITEMS, ids=range(len(ITEMS)))
+async def test_a_job_alone_is_enqueued_or_refused_as_it_is_among_others(app18, item):
+    """One plain job takes a way of its own in the database: nobody may notice."""
+
+    async def made(items):
+        async with app18.database("headwater_app").transaction("main") as connection:
+            found = await connection.execute("SELECT id FROM headwater.enqueue_jobs('plain', %s::jsonb)", [json.dumps(items)])  # fmt: skip
+            (first, *_) = [row[0] for row in await found.fetchall()]
+        async with app18.database("headwater_operator").connection() as connection:
+            found = await connection.execute("SELECT to_jsonb(j) - '{id,xid,enqueued_at}'::text[] FROM headwater.jobs AS j WHERE id = %s", [first])  # fmt: skip
+            return await found.fetchone()
+
+    async def outcome(items):
+        try:
+            return await made(items)
+        except (psycopg.Error, JobRefused) as error:
+            return type(error), str(error).partition("\n")[0]
+
+    assert await outcome([item]) == await outcome([item, {"job": "note"}])
 
 
 async def test_one_that_commits_late_is_not_missed(app):

@@ -36,8 +36,6 @@ class Received:
         self._database = database
         self._watch = watch
         self._inboxes = list(inboxes)
-        self._sources: dict[str, tuple[str, int]] = {}
-        """Logs that were heard of: each one's app, and the epoch that was received then."""
 
     async def position_of(
         self, token: str, foreign: ForeignToken, *, tenant: str, wait: Wait
@@ -48,15 +46,15 @@ class Received:
         of the tenant at or before it is parked, whichever key it is of: that is not known of what was not read.
         """
         of, position = parts_of(token)
-        source, epoch = self._sources.get(of.log_id, ("", -1))
+        source, epoch = await self._source(of.log_id, foreign, wait)
         if epoch != of.epoch:
-            source, epoch = await self._source(of.log_id, foreign, wait)
-            self._sources[of.log_id] = source, epoch
-        self._check(source, epoch, of.epoch)
+            raise StaleToken(
+                f"The token is of epoch {of.epoch} of {source!r}, and what is received here is of epoch {epoch}.",
+                hint="Read without a token and check whether the write is there.",
+            )
         await self._watch.reached(f"from/{source}", position, timeout_seconds=wait.left_seconds)
         asked = {
             "inboxes": self._inboxes,
-            "log": of.log_id,
             "source": source,
             "tenant": tenant,
             "position": position,
@@ -64,11 +62,7 @@ class Received:
         async with self._database.connection() as connection:
             row = await (await connection.execute(SQL["readers.received"], asked)).fetchone()
         assert row is not None
-        epoch, appended, parked = row
-        if epoch is None:  # the inbox follows another log by now
-            del self._sources[of.log_id]
-            raise foreign
-        self._check(source, epoch, of.epoch)  # what was known may be from before a failover
+        appended, parked = row
         if parked is not None:
             raise KeyParked(
                 f"The message of {source!r} about its position {parked} is parked, so a read with this token would "
@@ -77,14 +71,6 @@ class Received:
                 position=parked,
             )
         return int(appended)
-
-    @staticmethod
-    def _check(source: str, epoch: int | None, wanted: int) -> None:
-        if epoch != wanted:
-            raise StaleToken(
-                f"The token is of epoch {wanted} of {source!r}, and what is received here is of epoch {epoch}.",
-                hint="Read without a token and check whether the write is there.",
-            )
 
     async def _source(self, log: str, foreign: ForeignToken, wait: Wait) -> tuple[str, int]:
         """Which app's log it is, and the epoch that is received; waits for sources that are not known yet."""

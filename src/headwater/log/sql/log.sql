@@ -30,7 +30,7 @@ CROSS JOIN LATERAL headwater.append_groups(
 -- name: enqueue
 SELECT e.id, e.duplicate
 FROM (SELECT set_config('headwater.tenant', %(tenant)s, true) AS tenant OFFSET 0) AS s
-CROSS JOIN LATERAL headwater.enqueue_many(%(queue)s, %(items)s::jsonb, s.tenant) AS e
+CROSS JOIN LATERAL headwater.enqueue_jobs(%(queue)s, %(items)s::jsonb, s.tenant) AS e
 
 -- name: safe
 SELECT last_value - (NOT is_called)::int FROM headwater.safe

@@ -11,7 +11,7 @@ SELECT i.source, i.epoch FROM headwater.inboxes AS i WHERE (i.log = %(log)s OR i
 ORDER BY i.log NULLS LAST LIMIT 1
 
 -- name: received
-SELECT max(i.epoch) FILTER (WHERE i.log = %(log)s), max(i.appended), headwater.parked_upto(%(inboxes)s, %(source)s, %(tenant)s, %(position)s)
+SELECT max(i.appended), headwater.parked_upto(%(inboxes)s, %(source)s, %(tenant)s, %(position)s)
 FROM headwater.inboxes AS i WHERE i.source = %(source)s AND i.inbox = ANY (%(inboxes)s)
 
 -- name: guard

@@ -18,7 +18,7 @@ FROM (SELECT set_config('headwater.tenant', CAST(:tenant AS text), true) AS tena
 -- name: enqueue
 SELECT e.id, e.duplicate
 FROM (SELECT set_config('headwater.tenant', CAST(:tenant AS text), true) AS tenant OFFSET 0) AS s
-CROSS JOIN LATERAL headwater.enqueue_many(CAST(:queue AS text), CAST(CAST(:items AS text) AS jsonb), s.tenant) AS e
+CROSS JOIN LATERAL headwater.enqueue_jobs(CAST(:queue AS text), CAST(CAST(:items AS text) AS jsonb), s.tenant) AS e
 
 -- name: answer_is_of
 SELECT headwater.answer_is_of(CAST(:key AS text), CAST(CAST(:key_ids AS text) AS uuid[]), s.tenant)
