@@ -47,6 +47,14 @@ class Shop:
             ).fetchall()
         return [(*r[:3], json.loads(r[3]), json.loads(r[4]), *r[5:]) for r in rows]
 
+    def backfilled(self):
+        """The streams of rows that were there before, told by backfill or by comparing."""
+        return {event[0] for event in self.log("metadata ? 'backfill'")}
+
+    def told(self):
+        """The streams of which a change was told as it happened."""
+        return {event[0] for event in self.log("NOT metadata ? 'backfill'")}
+
     def verbs(self):
         return [(stream, version, verb) for stream, version, verb, *_ in self.log()]
 
