@@ -25,6 +25,14 @@ class Placed(Event, type="order.placed", stream="order/{order}"):
     at: datetime | None = None
 
 
+class Sent(Event, type="order.sent", stream="order/{order}", keys=("sent:{order}",)):
+    order: str
+
+
+class Voided(Event, type="order.voided", stream="order/{order}", keys=("sent:{order}",)):
+    order: str
+
+
 TYPES = EventTypes([Placed])
 
 
@@ -65,6 +73,23 @@ async def test_a_fact_commits_with_the_applications_change_or_not_at_all(databas
     async with app.connection() as connection:
         rows = await (await connection.execute("SELECT id FROM shop.orders")).fetchall()
     assert rows == [("2",)]
+
+
+async def test_readers_pass_by_what_their_app_does_not_declare(app, database):
+    operator = Database(database.url, "headwater_operator")
+    await register(operator, EventTypes([Sent, Voided]))
+    await operator.close()
+    async with app.transaction("main") as connection:
+        await Writer(connection, "main").append(Sent("1"), Voided("1"), Sent("1"))
+    await publish(database.url)
+    older = LogReader(app, EventTypes([Sent]))
+    assert [e.version for e in await older.read(tenant="main")] == [1, 3]
+    assert [e.version for e in await older.stream("order/1", tenant="main", max_rows=2)] == [1, 3]
+    assert [e.version for e in await older.with_key("sent:1", tenant="main")] == [1, 3]
+    tail = older.tail(tenant="main", max_rows=1)
+    assert [(await anext(tail)).version for _ in range(2)] == [1, 3]
+    with pytest.raises(errors.UnknownEventType, match=r"order\.voided"):
+        await older.read(types=["order.voided"], tenant="main")
 
 
 @pytest.mark.parametrize("total", ["-0.000000001", "1E+3", "0E-10", "1E-300"])

@@ -245,6 +245,7 @@ async def stream(
             "tenant": whose,
             "stream": stream_name,
             "after_version": after_version,
+            "types": None,
             "max_rows": limit,
         }
         rows = await (await tx.connection.execute(LOG["log.stream"], parameters)).fetchall()

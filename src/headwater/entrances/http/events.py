@@ -149,7 +149,7 @@ async def list_stream(call: Call) -> Response:
     name = call.text("stream") or ""
     after, limit = call.number("after_version"), call.number("limit")
     async with call.service.app.database().transaction(tenant) as connection:
-        parameters = {"tenant": tenant, "stream": name, "after_version": after, "max_rows": limit}
+        parameters = {"tenant": tenant, "stream": name, "after_version": after, "types": None, "max_rows": limit}  # fmt: skip
         cursor = await connection.execute(SQL["log.stream"], parameters, binary=True, prepare=True)
         events = [stored(row) for row in await cursor.fetchall()]
     next_ = events[-1].version if events else after

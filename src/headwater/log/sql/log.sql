@@ -59,6 +59,7 @@ SELECT e.position, e.tenant, e.stream, e.version, e.type, e.schema_version, e.id
        e.data::text, e.metadata::text, e.keys
 FROM headwater.events AS e
 WHERE e.tenant = %(tenant)s AND e.stream = %(stream)s AND e.version > %(after_version)s
+  AND (%(types)s::text[] IS NULL OR e.type = ANY (%(types)s))
   AND e.position >= (SELECT s.first_position FROM headwater.streams AS s WHERE s.tenant = %(tenant)s AND s.stream = %(stream)s)
 ORDER BY e.version
 LIMIT %(max_rows)s
@@ -78,4 +79,4 @@ SELECT headwater.register_upcasts(%(type)s, %(schema_version)s, %(upcasts)s::jso
 SELECT e.position, e.tenant, e.stream, e.version, e.type, e.schema_version, e.id, e.recorded_at, e.occurred_at,
        e.data::text, e.metadata::text, e.keys
 FROM headwater.key_events AS k JOIN headwater.events AS e ON e.position = k.position
-WHERE k.tenant = %(tenant)s AND k.key = %(key)s ORDER BY e.position LIMIT %(max_rows)s
+WHERE k.tenant = %(tenant)s AND k.key = %(key)s AND e.type = ANY (%(types)s::text[]) ORDER BY e.position LIMIT %(max_rows)s
