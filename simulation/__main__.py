@@ -83,10 +83,8 @@ async def _run(options: argparse.Namespace) -> int:
 def _line(played: Round) -> str:
     faults = ", ".join(f"{name} {count}" for name, count in played.faults.items())
     outcome = "held" if not played.failures else "; ".join(map(str, played.failures))
-    return (
-        f"round {played.schedule.seed}: {played.seconds:.0f} s, {played.events:,} events, {played.jobs:,} jobs, "
-        f"{played.reads:,} reads by token; {faults or 'no faults'}: {outcome}"
-    )
+    counts = ", ".join(f"{count:,} {name}" for name, count in played.counts.items())
+    return f"round {played.schedule.seed}: {played.seconds:.0f} s, {counts}; {faults or 'no faults'}: {outcome}"
 
 
 def _summarise(rounds: Sequence[Round], seed: str, broken: str) -> None:
@@ -97,9 +95,7 @@ def _summarise(rounds: Sequence[Round], seed: str, broken: str) -> None:
     table = {
         "rounds": len(rounds),
         "rounds that failed": len(failed),
-        "events": sum(one.events for one in rounds),
-        "jobs": sum(one.jobs for one in rounds),
-        "reads by token": sum(one.reads for one in rounds),
+        **sum((Counter(one.counts) for one in rounds), Counter()),
         "checks": sum(one.checks for one in rounds),
         "rebuilds that ended well": sum(one.rebuilt.count(0) for one in rounds),
         "rebuilds that a fault ended": sum(

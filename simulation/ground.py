@@ -26,7 +26,9 @@ class Ground:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.postgres = EmbeddedPostgres(folder / "postgres", settings={"shared_buffers": "128MB"})
+        self.postgres = EmbeddedPostgres(
+            folder / "postgres", settings={"shared_buffers": "128MB", "max_connections": "200"}
+        )
         self._numbers = itertools.count(1)
 
     async def prepare(self) -> None:

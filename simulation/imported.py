@@ -7,6 +7,7 @@ from pkgutil import iter_modules
 
 import headwater.entrances.cli
 import headwater.entrances.http
+import headwater.stores.clickhouse.engine
 import headwater.stores.lake.engine
 import headwater.stores.redis.documents
 

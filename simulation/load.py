@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from random import Random
 from typing import Any
 
@@ -22,10 +22,22 @@ import msgspec
 import psycopg
 
 from headwater import Rejection
-from headwater.errors import AppendRefused, HeadwaterError, VersionConflict
+from headwater.errors import AppendRefused, HeadwaterError, SubjectForgotten, VersionConflict
 from headwater.log.database import connect
 from simulation import doubles
-from simulation.shop import SQL, TENANTS, Claim, Noted, Shop, make
+from simulation.process import let_clock_jump
+from simulation.shop import (
+    PERSONS,
+    SQL,
+    TENANTS,
+    Claim,
+    Confirmed,
+    Ordered,
+    Shop,
+    Signed,
+    make,
+    secret,
+)
 
 GIVE_UP_SECONDS = 15.0
 """How long an append whose outcome is unknown is sent again under its key."""
@@ -35,9 +47,10 @@ LINE_EVENTS = 60
 AT_ONCE = 4
 REST_SECONDS = 0.03
 READ_SHARE = AGAIN_SHARE = 0.2
+FAIL_SHARE = SILENT_SHARE = 0.15
 Read = tuple[str, str, str, int]
 """Tenant, line, token, and the version that its stream had."""
-Write = Callable[[str, list[Noted], str], Awaitable[tuple[str, int]]]
+Write = Callable[[str, list[Any], str], Awaitable[tuple[str, int]]]
 LOST = (psycopg.Error, HeadwaterError, OSError, httpx.HTTPError)
 
 
@@ -58,6 +71,7 @@ class Load:
     def __init__(self, name: str, seed: str, shop: Shop) -> None:
         self.name, self.shop, self.app = name, shop, shop.app
         self.random = Random(f"{seed} {name}")
+        self.more = {"by": name} if hasattr(shop.noted, "by") else {}
         self.stopping = False
         self._marked = 0
 
@@ -87,21 +101,40 @@ class Load:
         """One thing that an application does; what may be read by the token that it gave."""
         raise NotImplementedError
 
-    def events(self, count: int, *, beside: bool = False) -> list[Noted]:
+    def events(self, count: int, *, beside: bool = False) -> list[Any]:
         """New events of one line."""
         era = self._marked // LINE_EVENTS
         line = f"{era}-{self.random.randrange(LINES)}"
-        found = []
-        for _ in range(count):
-            self._marked += 1
-            found.append(
-                Noted(line, f"{self.name}-{self._marked}", self.random.randrange(100), beside)
-            )
-        return found
+        return [
+            self.shop.noted(line, self.mark(), self.random.randrange(100), beside, **self.more)
+            for _ in range(count)
+        ]
 
-    async def once(
-        self, tenant: str, events: list[Noted], write: Write | None = None
-    ) -> Read | None:
+    def mark(self) -> str:
+        """One that no event has had."""
+        self._marked += 1
+        return f"{self.name}-{self._marked}"
+
+    async def sign(self, tenant: str) -> None:
+        """A person says something."""
+        who, mark = self.random.choice(PERSONS), self.mark()
+        with suppress(SubjectForgotten):
+            await self.once(tenant, [Signed(who, mark, secret(who, mark))])
+
+    async def order(self, tenant: str) -> None:
+        """An order, and mostly its confirmation, at times before it."""
+        mark = self.mark()
+        ordered = Ordered(mark, mark, self.random.random() < FAIL_SHARE)
+        confirmed = Confirmed(mark, f"{mark}-confirmed")
+        if self.random.random() < SILENT_SHARE:
+            await self.once(tenant, [ordered])
+            return
+        first, second = self.random.sample((ordered, confirmed), 2)
+        await self.once(tenant, [first])
+        await asyncio.sleep(self.random.expovariate(2))
+        await self.once(tenant, [second])
+
+    async def once(self, tenant: str, events: list[Any], write: Write | None = None) -> Read | None:
         """Appends under a key, again while the outcome is unknown, and at times once more for nothing."""
         marks = [event.mark for event in events]
         key = marks[0]
@@ -116,6 +149,8 @@ class Load:
             except (AppendRefused, RejectedError):
                 say("undone", marks)
                 return None
+            except SubjectForgotten:
+                return None  # an attempt before this one may have been in time
             except LOST as error:
                 complain(error)
                 if loop.time() > until:
@@ -124,9 +159,9 @@ class Load:
         say("written", marks)
         if self.random.random() < AGAIN_SHARE:
             await write(tenant, events, key)
-        return tenant, events[0].line, token, version
+        return (tenant, events[0].line, token, version) if hasattr(events[0], "line") else None
 
-    async def write(self, tenant: str, events: list[Noted], key: str) -> tuple[str, int]:
+    async def write(self, tenant: str, events: list[Any], key: str) -> tuple[str, int]:
         """Appends under a key: the token, and the version of the stream."""
         raise NotImplementedError
 
@@ -154,8 +189,15 @@ class ByPython(Load):
     async def deed(self, tenant: str) -> Read | None:
         """See Load."""
         (kind,) = self.random.choices(
-            ("once", "beside", "claim", "conflict", "undone"), (10, 4, 3, 1, 1)
+            ("once", "beside", "claim", "conflict", "undone", "sign", "order"),
+            (10, 4, 3, 1, 1, 3, 2),
         )
+        if kind == "sign":
+            await self.sign(tenant)
+            return None
+        if kind == "order":
+            await self.order(tenant)
+            return None
         if kind == "once":
             return await self.once(tenant, self.events(self.random.choice((1, 1, 2, 12))))
         if kind == "claim":
@@ -177,12 +219,12 @@ class ByPython(Load):
             say("written", marks)
         return None
 
-    async def write(self, tenant: str, events: list[Noted], key: str) -> tuple[str, int]:
+    async def write(self, tenant: str, events: list[Any], key: str) -> tuple[str, int]:
         """See Load."""
         written = await self.app.append(*events, tenant=tenant, idempotency_key=key)
         return str(written.token), written.version
 
-    async def _claim(self, tenant: str, events: list[Noted], key: str) -> tuple[str, int]:
+    async def _claim(self, tenant: str, events: list[Any], key: str) -> tuple[str, int]:
         """A command: it decides on the line, whoever else appends to it meanwhile."""
         (event,) = events
         command = Claim(line=event.line, mark=event.mark, amount=event.amount)
@@ -201,7 +243,10 @@ class BySql(Load):
 
     async def deed(self, tenant: str) -> Read | None:
         """See Load."""
-        (kind,) = self.random.choices(("once", "long", "undone"), (20, 1, 2))
+        (kind,) = self.random.choices(("once", "long", "undone", "goods"), (20, 1, 2, 12))
+        if kind == "goods":
+            await self._goods(tenant)
+            return None
         if kind == "once":
             return await self.once(tenant, self.events(1))
         events = self.events(self.random.randint(1, 4))
@@ -215,13 +260,25 @@ class BySql(Load):
         say("undone" if kind == "undone" else "written", marks)
         return None
 
-    async def write(self, tenant: str, events: list[Noted], key: str) -> tuple[str, int]:
+    async def write(self, tenant: str, events: list[Any], key: str) -> tuple[str, int]:
         """See Load."""
         async with self._transaction(tenant) as connection:
             return await self._append(connection, events[0], key)
 
+    async def _goods(self, tenant: str) -> None:
+        """The application's own table, of which the log may know nothing yet; some of it is rolled back."""
+        kinds = ("change_price", "change_note", "change_tenant", "change_key", "add_goods", "remove_goods")  # fmt: skip
+        async with self._transaction(tenant, undone=self.random.random() < 0.2) as connection:
+            for kind in self.random.choices(kinds, (6, 3, 1, 1, 3, 2), k=self.random.randint(1, 3)):
+                parameters = {
+                    "id": self.random.randint(1, 800),
+                    "more": self.random.choice((0, 0, 0, 20)),
+                    "tenant": self.random.choice(TENANTS),
+                }
+                await connection.execute(SQL[f"simulation.{kind}"], parameters)
+
     async def _append(
-        self, connection: psycopg.AsyncConnection[Any], event: Noted, key: str | None
+        self, connection: psycopg.AsyncConnection[Any], event: Any, key: str | None
     ) -> tuple[str, int]:
         parameters = {
             "line": event.line,
@@ -264,13 +321,21 @@ class ByHttp(Load):
 
     async def deed(self, tenant: str) -> Read | None:
         """See Load."""
+        if self.random.random() < 0.2:
+            await self.sign(tenant)
+            return None
         return await self.once(tenant, self.events(self.random.choice((1, 2, 5))))
 
-    async def write(self, tenant: str, events: list[Noted], key: str) -> tuple[str, int]:
+    async def write(self, tenant: str, events: list[Any], key: str) -> tuple[str, int]:
         """See Load."""
         body = msgspec.json.Encoder().encode_lines(
             [
-                {"stream": f"line/{e.line}", "type": "shop.noted", "data": msgspec.to_builtins(e)}
+                {
+                    "stream": f"person/{e.who}" if isinstance(e, Signed) else f"line/{e.line}",
+                    "type": "shop.signed" if isinstance(e, Signed) else "shop.noted",
+                    "schema_version": 2 if hasattr(e, "by") else 1,
+                    "data": msgspec.to_builtins(e),
+                }
                 for e in events
             ]
         )
@@ -285,6 +350,8 @@ class ByHttp(Load):
         )
         if answer.status_code not in {200, 201}:
             print(f"{answer.status_code}: {answer.text[:300]}", file=sys.stderr)
+            if answer.status_code == 410:
+                raise SubjectForgotten(answer.text)
             if answer.status_code in {409, 422}:
                 raise AppendRefused(answer.text)
             answer.raise_for_status()
@@ -306,7 +373,8 @@ WAYS = {"load-python": ByPython, "load-sql": BySql, "load-http": ByHttp}
 async def main(way: str, name: str, seed: str) -> None:
     """Writes until SIGTERM."""
     doubles.install(os.environ.get("SIMULATION_BROKEN", ""))
-    shop = make()
+    let_clock_jump()
+    shop = make(newer=os.environ["HEADWATER_APP"].endswith("newer"))
     async with AsyncExitStack() as stack:
         while True:
             try:

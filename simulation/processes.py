@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -51,46 +51,50 @@ class Told:
 
 
 class Processes:
-    """By name. ``command`` says how a name is started."""
+    """By name. ``command`` says how a name is started, and how a command of an operator's."""
 
     def __init__(
         self,
         folder: Path,
         environment: Mapping[str, str],
-        command: Callable[[str, int], list[str]],
+        command: Callable[[str, int, str], list[str]],
+        operator: Callable[[Sequence[str]], list[str]],
         trace: Callable[[str], None],
     ) -> None:
         self.told = Told()
         self._folder = folder
         self._environment = {**os.environ, **environment}
-        self._command, self._trace = command, trace
+        self._command, self._operator, self._trace = command, operator, trace
         self._running: dict[str, Forked] = {}
         self._wanted: set[str] = set()
         self._paused: set[str] = set()
         self._starts: dict[str, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def start(self, name: str) -> None:
-        """Starts a process, unless it runs."""
+    def deploy(self, app: str) -> None:
+        """What is started from now on runs that app."""
+        self._environment["HEADWATER_APP"] = app
+
+    async def start(self, name: str, doom: str = "") -> None:
+        """Starts a process, unless it runs; one that dies at a point where that is named."""
         if name in self._running:
             return
         self._wanted.add(name)
         number = self._starts[name] = self._starts.get(name, 0) + 1
-        process = await self._fork(name, number)
+        process = await self._fork(self._command(name, number, doom), name)
         self._running[name] = process
         task = asyncio.create_task(self._follow(name, process))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def once(self, name: str) -> int:
-        """Runs a command to its end; its exit code."""
-        process = await self._fork(name, 1)
+    async def once(self, command: Sequence[str]) -> int:
+        """Runs an operator's command to its end; its exit code."""
+        process = await self._fork(self._operator(command), f"operator-{command[0]}")
         async for _ in process.lines:
             pass
         return await process.wait()
 
-    async def _fork(self, name: str, number: int) -> Forked:
-        command = self._command(name, number)
+    async def _fork(self, command: Sequence[str], name: str) -> Forked:
         return await Forked.start(command, self._environment, self._folder / f"{name}.log")
 
     async def _follow(self, name: str, process: Forked) -> None:
@@ -109,12 +113,12 @@ class Processes:
     async def kill(self, name: str) -> str:
         """SIGKILL, and no start until it is asked for."""
         self._wanted.discard(name)
-        return await self._signal(name, signal.SIGKILL)
+        return await self.signal(name, signal.SIGKILL)
 
     async def kill_pid(self, pid: int) -> str:
         """SIGKILL to one of ours, which its supervisor starts again."""
         name = self.name_of(pid)
-        return "nobody" if name is None else await self._signal(name, signal.SIGKILL)
+        return "nobody" if name is None else await self.signal(name, signal.SIGKILL)
 
     def name_of(self, pid: int) -> str | None:
         """Which of ours has that process id."""
@@ -125,17 +129,18 @@ class Processes:
         if name is None or name not in self._running:
             return "nobody"
         self._paused.add(name)
-        return await self._signal(name, signal.SIGSTOP)
+        return await self.signal(name, signal.SIGSTOP)
 
     async def resume(self) -> str:
         """SIGCONT to all that are paused."""
         names = sorted(self._paused)
         for name in names:
-            await self._signal(name, signal.SIGCONT)
+            await self.signal(name, signal.SIGCONT)
         self._paused.clear()
         return ", ".join(names) or "nobody"
 
-    async def _signal(self, name: str, number: signal.Signals) -> str:
+    async def signal(self, name: str, number: signal.Signals) -> str:
+        """Sends a signal; to whom."""
         process = self._running.get(name)
         if process is None or process.is_over:
             return "nobody"

@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 
 import psycopg
 
-from headwater import App
+from headwater import App, Event
 from headwater.errors import DatabaseUnavailable
+from headwater.events.event import Recorded
 from headwater.log import Database, LogReader
 from headwater.log.database import connect
 from headwater.log.tasks import ended
 from simulation.doubles import READER
-from simulation.shop import SQL, TENANTS, Noted
+from simulation.shop import SQL, TENANTS
 from simulation.verdict import Row, Sight
 
 
@@ -71,14 +72,16 @@ class Readers:
 
 async def _watched(app: App, database: Database) -> AsyncIterator[Row]:
     async for e in LogReader(database, app.events).tail():
-        assert isinstance(e.event, Noted)
-        yield Row(e.position, e.tenant, e.stream, e.version, e.event.mark)
+        yield _row(e)
 
 
 async def _of_tenant(app: App, tenant: str) -> AsyncIterator[Row]:
     async for e in app.log.tail(tenant=tenant):
-        assert isinstance(e.event, Noted)
-        yield Row(e.position, e.tenant, e.stream, e.version, e.event.mark)
+        yield _row(e)
+
+
+def _row(e: Recorded[Event]) -> Row:
+    return Row(e.position, e.tenant, e.stream, e.version, getattr(e.event, "mark", str(e.id)))
 
 
 async def _unwatched(_: App, database: Database) -> AsyncIterator[Row]:

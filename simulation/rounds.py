@@ -15,21 +15,22 @@ from simulation.installation import installation
 from simulation.schedule import Schedule
 
 LOG_LINES = 15
+COUNTED = ("events", "jobs", "sagas", "changes of the captured table", "persons forgotten")
 MOST_SECONDS = 180.0
 """How long a round may take beyond its load."""
 
 
 class Round(msgspec.Struct):
-    """What came of one schedule. ``failures`` are the promises that did not hold, ``rebuilt`` rebuilds' exit codes."""
+    """What came of one schedule. ``failures`` are the promises that did not hold, ``rebuilt`` rebuilds' exit codes.
+
+    ``counts`` are of what there was to check, by ``COUNTED``.
+    """
 
     schedule: Schedule
     trace: list[str]
     checks: int
     failures: list[Check]
-    events: int
-    tried: int
-    jobs: int
-    reads: int
+    counts: dict[str, int]
     rebuilt: list[int]
     seconds: float
     logs: dict[str, list[str]]
@@ -37,10 +38,8 @@ class Round(msgspec.Struct):
     @property
     def faults(self) -> Counter[str]:
         """How many of each kind."""
-        first = {step.fault: 0 for step in self.schedule.steps}
-        for step in self.schedule.steps:
-            first[step.fault] += step.do not in {"start", "resume"}
-        return Counter(first)
+        after = {"start", "resume", "free"}
+        return Counter(s.fault for s in self.schedule.steps if s.fault and s.do not in after)
 
     @property
     def missed(self) -> int:
@@ -73,16 +72,14 @@ async def play(ground: Ground, schedule: Schedule, broken: str = "") -> Round:
             checks = [Check("nothing waits for ever: a round comes to its end", [stuck])]
         failures = [found for found in checks if found.problems]
         told = made.processes.told
+        (counts,) = await made.server.admin("simulation.counts")
         return Round(
             schedule=schedule,
             trace=made.trace,
             checks=len(checks),
             failures=failures,
-            events=(await made.admin("simulation.count_events"))[0][0],
-            tried=len(told.tried),
-            jobs=len(await made.admin("simulation.effects")),
-            reads=told.reads,
-            rebuilt=[code for _, code in made.rebuilds],
+            counts={**dict(zip(COUNTED, counts, strict=True)), "reads by token": told.reads},
+            rebuilt=made.faults.rebuilt,
             seconds=time.monotonic() - began,
             logs=_logs(made.folder) if failures else {},
         )

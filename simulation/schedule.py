@@ -9,11 +9,26 @@ from types import MappingProxyType
 
 import msgspec
 
+from headwater.testing.faults import FOLD_POINTS, JOB_POINTS, SAGA_POINTS
+from simulation.shop import CAPTURED, PERSONS, TENANTS
+
 RELAYS = ("relay-0", "relay-1")
 WORKERS = ("worker-0", "worker-1")
 LOADS = ("load-python", "load-sql", "load-http")
 PROCESSES = (*RELAYS, *WORKERS, *LOADS)
-REBUILT = ("fast", "folded", "summed")
+REBUILT = ("fast", "folded", "summed", "known", "analytic", "archive", "typed")
+HELD = (
+    "fast",
+    "folded",
+    "summed",
+    "archive",
+    "analytic",
+    "typed",
+    "known_fast",
+    "sagas",
+    "log/ticker",
+)
+DRIVEN = ("folded", "fast", "known", "known_fast", "stock")
 PAST_LEASE_SECONDS = 6.5
 """Relays' leases run out after 5 seconds, workers' here after 2."""
 
@@ -63,12 +78,20 @@ def _kill(random: Random, _: float) -> list[tuple[float, str, str]]:
 
 def _kill_holder(random: Random, _: float) -> list[tuple[float, str, str]]:
     """The relay that drives a view, at a moment when it does."""
-    return [(0, "kill", f"holder of {random.choice(('fast', 'folded', 'summed', 'log/ticker'))}")]
+    return [(0, "kill", f"holder of {random.choice(HELD)}")]
+
+
+def _die(random: Random, _: float) -> list[tuple[float, str, str]]:
+    """At a named point of what it does, some calls from now."""
+    kind = random.choice(("view", "view", "view", "job", "saga"))
+    points = {"view": FOLD_POINTS, "job": JOB_POINTS, "saga": SAGA_POINTS}[kind]
+    whom = random.choice(RELAYS if kind == "view" else WORKERS)
+    what = f"view {random.choice(DRIVEN)}" if kind == "view" else kind
+    return [(0, "doom", f"{whom}: {what}: {random.choice(points)}: call {random.randint(1, 12)}")]
 
 
 def _pause(random: Random, _: float) -> list[tuple[float, str, str]]:
-    held = ("holder of fast", "holder of fast", "holder of summed", "holder of log/ticker")
-    whom = random.choice((*WORKERS, *held))
+    whom = random.choice((*WORKERS, *(f"holder of {name}" for name in ("fast", "fast", *HELD))))
     return [(0, "pause", whom), (PAST_LEASE_SECONDS, "resume", "all that are paused")]
 
 
@@ -82,6 +105,42 @@ def _postgres_restarts(_: Random, __: float) -> list[tuple[float, str, str]]:
 
 def _redis_down(random: Random, _: float) -> list[tuple[float, str, str]]:
     return [(0, "kill", "redis"), (random.uniform(0.2, 3), "start", "redis")]
+
+
+def _redis_slow(random: Random, _: float) -> list[tuple[float, str, str]]:
+    return [(0, "pause", "redis"), (random.uniform(0.3, 4), "resume", "redis")]
+
+
+def _postgres_slow(random: Random, _: float) -> list[tuple[float, str, str]]:
+    return [
+        (0, "pause", f"{random.randint(1, 8)} backends"),
+        (random.uniform(0.3, 4), "resume", "backends"),
+    ]
+
+
+def _crowd(random: Random, _: float) -> list[tuple[float, str, str]]:
+    return [(0, "fill", "connections"), (random.uniform(0.5, 3), "free", "connections")]
+
+
+def _owner(_: Random, __: float) -> list[tuple[float, str, str]]:
+    return [(0, "kill", "owner of clickhouse")]
+
+
+def _clock(random: Random, _: float) -> list[tuple[float, str, str]]:
+    seconds = random.choice((-86_400, -600, -5, 5, 600, 86_400))
+    return [(0, "jump", f"{random.choice(PROCESSES)}: {seconds:+} seconds")]
+
+
+def _forget(random: Random, _: float) -> list[tuple[float, str, str]]:
+    return [(0, "forget", f"{random.choice(TENANTS)}/{random.choice(PERSONS)}")]
+
+
+def _deploy(_: Random, __: float) -> list[tuple[float, str, str]]:
+    return [(0, "deploy", "the newer app")]
+
+
+def _alter(_: Random, __: float) -> list[tuple[float, str, str]]:
+    return [(0, "alter", CAPTURED)]
 
 
 def _rebuild(random: Random, _: float) -> list[tuple[float, str, str]]:
@@ -100,7 +159,16 @@ FAULTS: Mapping[str, Fault] = MappingProxyType(
         "Postgres is down": Fault(2, _postgres_down),
         "Postgres restarts at once": Fault(1, _postgres_restarts),
         "Redis is down": Fault(2, _redis_down),
-        "rebuild": Fault(2, _rebuild),
+        "Redis is slow": Fault(2, _redis_slow),
+        "Postgres is slow": Fault(2, _postgres_slow),
+        "no connection is left": Fault(2, _crowd),
+        "ClickHouse is killed": Fault(2, _owner),
+        "die at a point": Fault(6, _die),
+        "a clock jumps": Fault(2, _clock),
+        "rebuild": Fault(3, _rebuild),
+        "forget a person": Fault(3, _forget),
+        "deploy": Fault(2, _deploy),
+        "change the captured table": Fault(1, _alter),
         "end connections": Fault(3, _terminate),
     }
 )
@@ -108,14 +176,15 @@ FAULTS: Mapping[str, Fault] = MappingProxyType(
 
 
 def draw(seed: str, seconds: float, *, faults: int | None = None) -> Schedule:
-    """The schedule of a seed: three to seven faults, or so many, in the given seconds of load."""
+    """The schedule of a seed: four to nine faults, or so many, in the given seconds of load, and when the table is captured."""
     random = Random(seed)
     names = random.choices(
         list(FAULTS),
         [fault.weight for fault in FAULTS.values()],
-        k=random.randint(3, 7) if faults is None else faults,
+        k=random.randint(4, 9) if faults is None else faults,
     )
-    steps: list[Step] = []
+    begins = random.uniform(0, seconds / 2)
+    steps = [Step(round(begins, 3), "capture", CAPTURED, "")]
     for name in names:
         begins = random.uniform(0.5, seconds)
         steps += [

@@ -8,6 +8,7 @@ import psycopg
 
 from headwater.capture import CaptureOptions, backfill, capture
 from headwater.log import Database
+from simulation.captured import Change, replay
 
 MAIN = CaptureOptions(tenant="main")
 
@@ -60,23 +61,11 @@ class Shop:
 
     def fold(self):
         """What the log says the table holds; refuses a story that could not have happened."""
-        rows = {}
-        versions = {}
-        for stream, version, verb, data, metadata, _, tenant in self.log():
-            key = (tenant, stream)
-            assert version == versions.get(key, 0) + 1, key
-            versions[key] = version
-            was = rows.get(key)
-            assert (was is None) == (verb == "inserted"), (key, version, verb)
-            if verb == "updated":
-                before = data.pop("before")
-                assert before or "exact" in metadata, key
-                assert {name: was.get(name) for name in before} == before, key
-                assert all(data[name] != value for name, value in before.items()), key
-            rows[key] = data
-            if verb == "deleted":
-                assert was == data, key
-                del rows[key]
+        rows, problems = replay(
+            Change(tenant, stream, version, verb, data, metadata)
+            for stream, version, verb, data, metadata, _, tenant in self.log()
+        )
+        assert problems == []
         return rows
 
     def misfits(self):
