@@ -41,6 +41,18 @@ async def rate(work: Callable[[int, int], Awaitable[object]], callers: int = CAL
     return done / (time.perf_counter() - started)
 
 
+async def paced(work: Callable[[int], Awaitable[object]], per_second: int, seconds: int) -> None:
+    """Calls at a fixed rate, whatever they take, and waits for all of them."""
+    started = time.perf_counter()
+    tasks = []
+    for number in range(per_second * seconds):
+        due = started + number / per_second
+        if (wait := due - time.perf_counter()) > 0:
+            await asyncio.sleep(wait)
+        tasks.append(asyncio.ensure_future(work(number)))
+    await asyncio.gather(*tasks)
+
+
 async def singles(ground: Ground, rounds: int) -> list[Figure]:
     """Single appends by 32 callers: in shared commits, and each in the caller's own transaction."""
     async with ground.app() as (app, _):

@@ -47,7 +47,9 @@ class Ground:
     server: EmbeddedPostgres
 
     @asynccontextmanager
-    async def app(self) -> AsyncIterator[tuple[App, str]]:
+    async def app(
+        self, make: Callable[[Settings], App] = shop.make
+    ) -> AsyncIterator[tuple[App, str]]:
         """The app on a fresh database, and an administrator's URL for it."""
         name = f"bench_{next(_numbers)}"
         with psycopg.connect(self.server.url(), autocommit=True) as connection:
@@ -64,7 +66,7 @@ class Ground:
             admin.execute("GRANT USAGE ON SCHEMA bench TO PUBLIC")
             admin.execute("GRANT ALL ON ALL TABLES IN SCHEMA bench TO PUBLIC")
             admin.execute("GRANT ALL ON ALL SEQUENCES IN SCHEMA bench TO PUBLIC")
-        app = shop.make(Settings(database_url=self.server.url(name, user=LOGIN), pool_size=40))
+        app = make(Settings(database_url=self.server.url(name, user=LOGIN), pool_size=40))
         try:
             async with app:
                 await app.deploy()

@@ -11,6 +11,7 @@ from typing import cast
 
 import msgspec
 
+from bench.appends import paced
 from bench.ground import Figure, Ground, alternating
 from bench.shop import Placed, event, make
 from headwater import App, Settings
@@ -145,7 +146,8 @@ async def singles(ground: Ground) -> list[Figure]:
             free.put_nowait(client)
         times: list[float] = []
 
-        async def one(number: int, due: float) -> None:
+        async def one(number: int) -> None:
+            due = began + number / SINGLES_PER_SECOND
             client = await free.get()
             request = client.request("POST", "/v1/events", line(event(number, BULK)))
             status = await client.send(request)
@@ -153,14 +155,8 @@ async def singles(ground: Ground) -> list[Figure]:
             times.append((time.perf_counter() - due) * 1000)  # from when it was due
             free.put_nowait(client)
 
-        started = time.perf_counter()
-        tasks = []
-        for number in range(SINGLES_PER_SECOND * SECONDS):
-            due = started + number / SINGLES_PER_SECOND
-            if (wait := due - time.perf_counter()) > 0:
-                await asyncio.sleep(wait)
-            tasks.append(asyncio.create_task(one(number, due)))
-        await asyncio.gather(*tasks)
+        began = time.perf_counter()
+        await paced(one, SINGLES_PER_SECOND, SECONDS)
         for client in clients:
             await client.close()
     _, p99 = percentiles(times)
@@ -171,42 +167,40 @@ async def singles(ground: Ground) -> list[Figure]:
 async def live(ground: Ground) -> list[Figure]:
     """From a commit's return to a browser elsewhere, by server-sent events."""
     async with ground.app() as (app, _), served(app, relay=True) as (host, port, token):
-        browsers = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "bench.http", "browsers", f"{host} {port} {token}",
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=2**26,
-        )  # fmt: skip
-        assert browsers.stdin is not None
-        assert browsers.stdout is not None
-        try:
-            await browsers.stdout.readline()
-            started = time.perf_counter()
-            returned: dict[int, int] = {}
-
-            async def append(number: int) -> None:
-                written = await app.append(event(number, BULK))
-                returned[written.position] = time.monotonic_ns()
-
-            tasks = []
-            for number in range(EVENTS_PER_SECOND * SECONDS):
-                due = started + number / EVENTS_PER_SECOND
-                if (wait := due - time.perf_counter()) > 0:
-                    await asyncio.sleep(wait)
-                tasks.append(asyncio.create_task(append(number)))
-            await asyncio.gather(*tasks)
-            browsers.stdin.write(b"%d\n" % len(returned))
-            seen = msgspec.json.decode(await browsers.stdout.readline(), type=list[tuple[int, int]])
-        finally:
-            if browsers.returncode is None:
-                browsers.kill()
-            await browsers.wait()
-    assert len(seen) == len(returned) * BROWSERS
-    times = [(came - returned[position]) / 1e6 for position, came in seen]
+        times = await browsing(app, f"{host} {port} {token}", BROWSERS, EVENTS_PER_SECOND)
     p50, p99 = percentiles(times)
     name = f"commit to browser by SSE, {BROWSERS} clients, {EVENTS_PER_SECOND} events/s"
     return [
         Figure(f"{name}, p50", p50, "ms", None, "10 ms", p50 <= 10),
         Figure(f"{name}, p99", p99, "ms", None, "50 ms", p99 <= 50),
     ]
+
+
+async def browsing(app: App, where: str, browsers: int, events_per_second: int) -> list[float]:
+    """Milliseconds from each commit's return until each of so many browsers, in another process, has the event."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "bench.http", "browsers", f"{where} {browsers}",
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=2**28,
+    )  # fmt: skip
+    assert process.stdin is not None
+    assert process.stdout is not None
+    returned: dict[int, int] = {}
+
+    async def append(number: int) -> None:
+        written = await app.append(event(number, BULK))
+        returned[written.position] = time.monotonic_ns()
+
+    try:
+        await process.stdout.readline()
+        await paced(append, events_per_second, SECONDS)
+        process.stdin.write(b"%d\n" % len(returned))
+        seen = msgspec.json.decode(await process.stdout.readline(), type=list[tuple[int, int]])
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+    assert len(seen) == len(returned) * browsers
+    return [(came - returned[position]) / 1e6 for position, came in seen]
 
 
 class Browser(asyncio.Protocol):
@@ -233,19 +227,19 @@ class Browser(asyncio.Protocol):
                 self._seen.append((int(text[: text.index(b",")]), now))
 
 
-async def browse(host: str, port: str, token: str) -> None:
+async def browse(host: str, port: str, token: str, browsers: str) -> None:
     """Opens the channels, then waits for as many events as standard input says."""
     seen: list[tuple[int, int]] = []
     client = Client(host, int(port), token)
     request = client.request("GET", "/v1/live/events")
     loop = asyncio.get_running_loop()
-    for _ in range(BROWSERS):
+    for _ in range(int(browsers)):
         _, browser = await loop.create_connection(lambda: Browser(request, seen), host, int(port))
         await browser.opened
     print("ready", flush=True)
     count = int(await asyncio.to_thread(sys.stdin.readline))
-    deadline = time.monotonic() + 20
-    while len(seen) < count * BROWSERS and time.monotonic() < deadline:
+    deadline = time.monotonic() + 60
+    while len(seen) < count * int(browsers) and time.monotonic() < deadline:
         await asyncio.sleep(0.05)
     print(msgspec.json.encode(seen).decode(), flush=True)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import signal
 import sys
 import time
 from collections import Counter
@@ -54,6 +55,9 @@ def _schedules(options: argparse.Namespace, seed: str) -> Iterator[Schedule]:
 
 
 async def _run(options: argparse.Namespace) -> int:
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)  # and clean up
     seed = options.seed or str(SystemRandom().randrange(10**6))
     _say(f"seed {seed}")
     broken = options.broken or ""

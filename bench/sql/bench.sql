@@ -88,3 +88,7 @@ SELECT count(*)::int FROM headwater.sagas AS s WHERE s.ended_at IS NOT NULL
 SELECT (extract(epoch FROM f.recorded_at - e.recorded_at) * 1000)::float8
 FROM headwater.events AS e JOIN headwater.events AS f ON f.stream = 'saga/visit/' || (e.data->>'visit') AND f.tenant = e.tenant AND f.type = 'saga.finished'
 WHERE e.type = 'visit.began' AND e.data->>'visit' LIKE 'steady%'
+
+-- name: log_bytes
+SELECT sum(pg_total_relation_size(c.oid))::bigint FROM pg_class AS c
+WHERE c.relnamespace = 'headwater'::regnamespace AND c.relkind IN ('r', 'm') AND (c.relname LIKE 'events%' OR c.relname IN ('streams', 'event_ids'))
