@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from decimal import Decimal
 
 import msgspec
@@ -112,6 +113,25 @@ async def test_a_token_of_now_waits_for_what_others_wrote(database18):
             now = await app.log.token()
             assert now == written.token
             assert await orders.get("1", at_least=now)
+
+
+async def test_a_fold_whose_function_takes_long_is_verified_all_the_same(database18):
+    """The snapshot that it is compared in waits for the function: longer than a relay's idle transaction may be."""
+    app = App("shop", events=[Placed], tenant="main", settings=Settings(database_url=database18.url))  # fmt: skip
+    seconds = 0.0
+
+    @app.fold(key="order")
+    def orders(state: Order, event: Placed) -> Order:
+        time.sleep(seconds)
+        return state.but(events=state.events + 1)
+
+    async with app:
+        await app.deploy()
+        written = await app.append(Placed("1", Decimal(1)))
+        async with app.relay():
+            await orders.get("1", at_least=written.token)
+        seconds = 5.5
+        assert (await app.stored("orders").verify()).summary == "equal"
 
 
 async def test_verify_finds_what_was_tampered_with(database):

@@ -188,7 +188,7 @@ class Rebuild:
             await connection.execute(SQL["record.lock_deployment"])
             if await self.candidate.record.status(connection) != "current":
                 raise self._taken()
-            await connection.execute(SQL["rebuild.long_hold"])
+            await connection.execute(SQL["session.patient"])
             # From here on the view stands still: what it is ahead of the candidate is a batch or two. One of
             # them may be in its store already, where readers see it, though it is not recorded yet.
             cursor = await connection.execute(SQL["rebuild.hold"], {"view": self.live.name})

@@ -371,6 +371,7 @@ async def snapshot(database: Database) -> AsyncIterator[Connection]:
     async with database.connection() as connection:
         await connection.execute(SQL["session.snapshot"])
         try:
+            await connection.execute(SQL["session.patient"])
             yield connection
         finally:
             if connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:

@@ -55,10 +55,6 @@ ON CONFLICT (name) DO UPDATE SET fence = greatest(l.fence, excluded.fence)
 -- name: short_waits
 SET LOCAL lock_timeout = '250ms'
 
--- name: long_hold
--- Another store is written in between, and may be slow.
-SET LOCAL idle_in_transaction_session_timeout = '60s'
-
 -- name: move_plan
 UPDATE headwater.planned SET view = %(to)s WHERE view = %(from)s
 
