@@ -82,7 +82,7 @@ class DrivenBatches(DrivenView):
         That one cannot be exchanged meanwhile, so nobody points them back at one that was.
         """
         async with self._database.transaction() as connection:
-            await connection.execute(SQL["rebuild.long_hold"])
+            await connection.execute(SQL["session.patient"])
             cursor = await connection.execute(SQL["rebuild.read_now"], {"view": self.name})
             if (row := await cursor.fetchone()) is not None:
                 place = await self.outside.place(connection)
