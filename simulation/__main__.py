@@ -121,4 +121,7 @@ def _say(text: str) -> None:
 
 if __name__ == "__main__":
     logging.getLogger("psycopg.pool").setLevel(logging.ERROR)  # that Postgres is down is known
-    sys.exit(asyncio.run(_run(_arguments())))
+    try:
+        sys.exit(asyncio.run(_run(_arguments())))
+    except asyncio.CancelledError:
+        sys.exit("Ended by SIGTERM; nothing is left behind.")

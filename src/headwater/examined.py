@@ -45,11 +45,23 @@ class Examinee(Protocol):
 async def facts_of(app: Examinee) -> Facts:
     """What alerts look at."""
     operator = app.database("headwater_operator")
-    texts = [await metrics_text(operator), await slot_metrics(app), await job_metrics(app)]
+    metrics = await metrics_of(app)
     findings = [(one.level, one.check, one.finding) for one in await examined(app)]
     async with operator.connection() as connection:
         rows = await (await connection.execute(SQL["alerts.outcomes"])).fetchall()
-    return Facts("\n".join(texts), findings, dict(rows))
+    return Facts(metrics, findings, dict(rows))
+
+
+async def metrics_of(app: Examinee) -> str:
+    """Metrics of the log, views, queues, inboxes and the slot in Prometheus's text format."""
+    operator = app.database("headwater_operator")
+    texts = [
+        await metrics_text(operator),
+        await _slot_metrics(operator),
+        await _job_metrics(operator),
+        await _inbox_metrics(operator),
+    ]
+    return "\n".join(filter(None, texts))
 
 
 async def examined(app: Examinee) -> list[Finding]:
@@ -124,9 +136,9 @@ def _of_slot(slot: Monitor, max_wal_bytes: int) -> list[Finding]:
     return findings
 
 
-async def job_metrics(app: Examinee) -> str:
+async def _job_metrics(operator: Database) -> str:
     """Metrics of queues in Prometheus's text format; empty where there is none."""
-    queues = await Jobs(app.database("headwater_operator")).queues()
+    queues = await Jobs(operator).queues()
     kinds = (
         ("waiting_jobs", "gauge", "Jobs that may start.", "waiting"),
         ("later_jobs", "gauge", "Jobs that are delayed, or behind another of their key.", "later"),
@@ -137,19 +149,41 @@ async def job_metrics(app: Examinee) -> str:
         ("job_attempts_total", "counter", "Attempts that ended; its rate is the queue's.", "settled"),
         ("job_failures_total", "counter", "Attempts that failed.", "failed"),
     )  # fmt: skip
+    return _metrics(kinds, [({"queue": one.queue}, one) for one in queues])
+
+
+async def _inbox_metrics(operator: Database) -> str:
+    """Of inboxes; empty where there is none."""
+    kinds = (
+        ("inbox_position", "gauge", "How far in the source's log an inbox has received.", "position"),
+        ("inbox_received_at_seconds", "gauge", "When an inbox last took something, in seconds since 1970.", "received_at"),
+        ("inbox_parked_messages", "gauge", "Messages that are parked, or wait behind one.", "parked"),
+        ("inbox_driven", "gauge", "Whether a relay drives the inbox.", "is_driven"),
+    )  # fmt: skip
+    states = await inbox_states(operator)
+    text = _metrics(kinds, [({"inbox": one.inbox}, one) for one in states])
+    about = "1 for the state that an inbox's relay tells of; not_driven where there is none."
+    of_states = [f'headwater_inbox_state{{inbox="{one.inbox}",state="{one.state or "not_driven"}"}} 1' for one in states]  # fmt: skip
+    head = [f"# HELP headwater_inbox_state {about}", "# TYPE headwater_inbox_state gauge"]
+    return "\n".join([text, *head, *of_states]) if states else ""
+
+
+def _metrics(
+    kinds: Sequence[tuple[str, str, str, str]], samples: Sequence[tuple[dict[str, str], object]]
+) -> str:
+    """Metrics by name, kind, what they are and the attribute that holds them; empty without a sample."""
     lines = []
-    for name, kind, about, field in kinds if queues else ():
+    for name, kind, about, field in kinds if samples else ():
         lines += [f"# HELP headwater_{name} {about}", f"# TYPE headwater_{name} {kind}"]
-        lines += [
-            f'headwater_{name}{{queue="{one.queue}"}} {float(getattr(one, field)):.16g}'
-            for one in queues
-        ]
+        for labels, one in samples:
+            inside = ",".join(f'{label}="{value}"' for label, value in labels.items())
+            lines.append(f"headwater_{name}{{{inside}}} {float(getattr(one, field)):.16g}")
     return "\n".join(lines)
 
 
-async def slot_metrics(app: Examinee) -> str:
+async def _slot_metrics(operator: Database) -> str:
     """Metrics of the replication slot in Prometheus's text format; empty where there is none."""
-    slot = await monitor(app.database("headwater_operator"))
+    slot = await monitor(operator)
     if slot is None:
         return ""
     samples = {

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import sys
+import time
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Annotated
@@ -278,6 +280,13 @@ async def test_the_command_line_lists_replays_and_accepts(database18, another18,
             f"app, _ = two_services.billing({another18.url!r}, {nats.url!r}, types=(Small, Gone))\n"
         )
         assert '"inbox":"inbox/shop/orders"' in await said("inboxes", "list", "--json")
+        metrics = await said("metrics")
+        told = f'headwater_inbox_position{{inbox="{INBOX}"}} {written.position}'
+        assert told in metrics
+        assert f'headwater_inbox_parked_messages{{inbox="{INBOX}"}} 1' in metrics
+        assert f'headwater_inbox_state{{inbox="{INBOX}",state="running"}} 1' in metrics
+        received = re.search(r"headwater_inbox_received_at_seconds\{.*\} ([\d.]+)", metrics)
+        assert 0 <= time.time() - float(received[1]) < 600
         listed = await said("parked", "--json")
         assert f'"position":{written.position}' in listed
         shown = await said("parked", "--view", INBOX, "--show", f"{written.position}")

@@ -18,7 +18,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from warm import warm
 
-from headwater.examined import examined, job_metrics
+from headwater.examined import examined, metrics_of
 from headwater.jobs.operating import Jobs
 from tests.support.web import serving_of, token_for
 
@@ -86,7 +86,7 @@ async def test_the_doctor_names_what_keeps_jobs_waiting(database18):
         await with_a_dead_letter(app)
         await app.enqueue(app.jobs["mail_note"]("x"), lane="paid")
         assert await found() == ["nobody works, and jobs wait in mail", "1 dead letters"]
-        assert 'headwater_oldest_job_seconds{queue="mail"}' in await job_metrics(app)
+        assert 'headwater_oldest_job_seconds{queue="mail"}' in await metrics_of(app)
 
 
 async def test_a_job_continues_the_trace_of_who_enqueued_it(database18, monkeypatch):

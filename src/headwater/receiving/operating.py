@@ -32,6 +32,17 @@ class InboxState(msgspec.Struct, frozen=True):
     state: str | None
     driven_by: str | None
     detail: str | None
+    updated_at: datetime
+
+    @property
+    def is_driven(self) -> bool:
+        """Whether a relay drives it."""
+        return self.driven_by is not None
+
+    @property
+    def received_at(self) -> float:
+        """When something was last taken, in seconds since 1970."""
+        return self.updated_at.timestamp()
 
 
 class ParkedMessage(msgspec.Struct, frozen=True):

@@ -13,8 +13,8 @@ from headwater.entrances.cli import output
 from headwater.entrances.cli.commands import json_option
 from headwater.entrances.cli.main import cli, command
 from headwater.errors import HeadwaterError, UnknownView
-from headwater.examined import job_metrics, slot_metrics
-from headwater.operations.health import metrics_text, view_rows
+from headwater.examined import metrics_of
+from headwater.operations.health import view_rows
 from headwater.operations.sampling import note
 from headwater.receiving.operating import ParkedMessage
 from headwater.views.definition import Sample
@@ -52,12 +52,8 @@ async def views(app: App, as_json: bool) -> int:
 @command()
 async def metrics(app: App) -> int:
     """Print metrics in Prometheus's text format."""
-    operator = app.database("headwater_operator")
-    await operator.open()
-    output.say(await metrics_text(operator))
-    for text in (await slot_metrics(app), await job_metrics(app)):
-        if text:
-            output.say(text)
+    await app.database("headwater_operator").open()
+    output.say(await metrics_of(app))
     return 0
 
 

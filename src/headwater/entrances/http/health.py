@@ -9,8 +9,7 @@ from starlette.responses import Response
 from headwater.entrances.http.access import SQL
 from headwater.entrances.http.routes import Call
 from headwater.errors import HeadwaterError
-from headwater.examined import examined, job_metrics, slot_metrics
-from headwater.operations.health import metrics_text
+from headwater.examined import examined, metrics_of
 from headwater.operations.migrate import migrations
 
 
@@ -91,9 +90,7 @@ async def _views(call: Call) -> list[Check]:
 async def metrics(call: Call) -> Response:
     """GET /metrics: those of the log, and this process's own."""
     service = call.service
-    lines = [await metrics_text(service.app.database("headwater_operator"))]
-    for text in (await slot_metrics(service.app), await job_metrics(service.app)):
-        lines += [text] if text else []
+    lines = [await metrics_of(service.app)]
     lines.append("# HELP headwater_http_requests_total Requests answered, by operation and status.")
     lines.append("# TYPE headwater_http_requests_total counter")
     lines.extend(

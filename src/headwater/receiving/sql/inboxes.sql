@@ -64,7 +64,7 @@ RETURNING position
 -- name: list
 SELECT i.inbox, i.channel, i.log, i.epoch, i.position, i.upto, i.sequence,
        (SELECT count(*)::int FROM headwater.inbox_parked AS p WHERE p.inbox = i.inbox AND p.status = 'parked'),
-       headwater.state_of(l), CASE WHEN headwater.is_held(l) THEN l.holder END, l.detail
+       headwater.state_of(l), CASE WHEN headwater.is_held(l) THEN l.holder END, l.detail, i.updated_at
 FROM headwater.inboxes AS i LEFT JOIN headwater.leases AS l ON l.name = i.inbox
 ORDER BY i.inbox
 
