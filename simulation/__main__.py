@@ -18,7 +18,7 @@ from random import SystemRandom
 
 import msgspec
 
-from simulation.doubles import BROKEN
+from simulation.doubles import BROKEN, faults_for
 from simulation.ground import ground
 from simulation.rounds import Round, play
 from simulation.schedule import Schedule, draw
@@ -50,7 +50,7 @@ def _schedules(options: argparse.Namespace, seed: str) -> Iterator[Schedule]:
     until = time.monotonic() + options.minutes * 60
     number = 0
     while time.monotonic() < until or (options.broken and number < MOST_BROKEN_ROUNDS):
-        yield draw(f"{seed}/{number}", options.seconds)
+        yield draw(f"{seed}/{number}", options.seconds, only=faults_for(options.broken or ""))
         number += 1
 
 

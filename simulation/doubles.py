@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, cast
 
@@ -26,7 +26,7 @@ READER = "reader"
 def install(names: str) -> None:
     """Breaks this process in the ways of those names, commas between; an empty text leaves it sound."""
     for name in filter(None, names.split(",")):
-        BROKEN[name]()
+        BROKEN[name].install()
 
 
 def _checkpoint_before_data() -> None:
@@ -84,12 +84,25 @@ def _put(owner: type, method: str, double: Callable[..., Any]) -> None:
     setattr(cast("Any", owner), method, double)
 
 
-BROKEN: Mapping[str, Callable[[], None]] = MappingProxyType(
+@dataclass(frozen=True)
+class Double:
+    """What breaks a part, and the faults under which that shows; none where it needs no fault."""
+
+    install: Callable[[], None]
+    faults: tuple[str, ...] = ()
+
+
+BROKEN: Mapping[str, Double] = MappingProxyType(
     {
-        "checkpoint": _checkpoint_before_data,
-        "fencing": _no_fencing,
-        "deduplication": _no_deduplication,
-        READER: lambda: None,  # the simulation's own reader; see Readers
+        "checkpoint": Double(_checkpoint_before_data, ("kill a lease holder", "kill a process")),
+        "fencing": Double(_no_fencing, ("pause the relay of a Redis view",)),
+        "deduplication": Double(_no_deduplication),
+        READER: Double(lambda: None),  # the simulation's own reader; see Readers
     }
 )
 """By name: checkpoint before data, no fencing, no deduplication, a reader that trusts position > last seen."""
+
+
+def faults_for(names: str) -> tuple[str, ...]:
+    """The faults to draw from for doubles of those names; none for all."""
+    return tuple(fault for name in filter(None, names.split(",")) for fault in BROKEN[name].faults)

@@ -85,7 +85,11 @@ class Faults:
                     self.owed.remove(command)
 
     async def close(self) -> None:
-        """Lets go of what is held, and ends what others would not."""
+        """Ends what is under way and all processes, and lets go of what is held."""
+        for task in self._under_way:
+            task.cancel()
+        await asyncio.gather(*self._under_way, return_exceptions=True)
+        await self.processes.close()
         await self._free("connections")
         for process in self._owners():
             with suppress(psutil.Error):

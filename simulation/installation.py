@@ -135,7 +135,6 @@ class Installation:
     async def close(self) -> None:
         """Kills what is left."""
         await self.readers.stop()
-        await self.processes.close()
         await self.faults.close()
 
 

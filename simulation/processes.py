@@ -69,6 +69,8 @@ class Processes:
         self._wanted: set[str] = set()
         self._paused: set[str] = set()
         self._starts: dict[str, int] = {}
+        self._starting = asyncio.Lock()
+        self._closed = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     def deploy(self, app: str) -> None:
@@ -77,12 +79,13 @@ class Processes:
 
     async def start(self, name: str, doom: str = "") -> None:
         """Starts a process, unless it runs; one that dies at a point where that is named."""
-        if name in self._running:
-            return
-        self._wanted.add(name)
-        number = self._starts[name] = self._starts.get(name, 0) + 1
-        process = await self._fork(self._command(name, number, doom), name)
-        self._running[name] = process
+        async with self._starting:  # whoever else starts it waits, and finds it running
+            if name in self._running or self._closed:
+                return
+            self._wanted.add(name)
+            number = self._starts[name] = self._starts.get(name, 0) + 1
+            process = await self._fork(self._command(name, number, doom), name)
+            self._running[name] = process
         task = asyncio.create_task(self._follow(name, process))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -165,8 +168,10 @@ class Processes:
         return late
 
     async def close(self) -> None:
-        """Kills all."""
-        self._wanted.clear()
-        for process in list(self._running.values()):
-            process.signal(signal.SIGKILL)
+        """Kills all, and starts none any more."""
+        async with self._starting:
+            self._closed = True
+            self._wanted.clear()
+            for process in self._running.values():
+                process.signal(signal.SIGKILL)
         await asyncio.gather(*self._tasks, return_exceptions=True)

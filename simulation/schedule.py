@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from types import MappingProxyType
@@ -91,7 +91,12 @@ def _die(random: Random, _: float) -> list[tuple[float, str, str]]:
 
 
 def _pause(random: Random, _: float) -> list[tuple[float, str, str]]:
-    whom = random.choice((*WORKERS, *(f"holder of {name}" for name in ("fast", "fast", *HELD))))
+    whom = random.choice((*WORKERS, *(f"holder of {name}" for name in HELD)))
+    return [(0, "pause", whom), (PAST_LEASE_SECONDS, "resume", "all that are paused")]
+
+
+def _pause_redis_relay(random: Random, _: float) -> list[tuple[float, str, str]]:
+    whom = f"holder of {random.choice(('fast', 'known_fast'))}"
     return [(0, "pause", whom), (PAST_LEASE_SECONDS, "resume", "all that are paused")]
 
 
@@ -155,7 +160,8 @@ FAULTS: Mapping[str, Fault] = MappingProxyType(
     {
         "kill a process": Fault(8, _kill),
         "kill a lease holder": Fault(4, _kill_holder),
-        "pause past the lease": Fault(5, _pause),
+        "pause past the lease": Fault(4, _pause),
+        "pause the relay of a Redis view": Fault(1, _pause_redis_relay),
         "Postgres is down": Fault(2, _postgres_down),
         "Postgres restarts at once": Fault(1, _postgres_restarts),
         "Redis is down": Fault(2, _redis_down),
@@ -175,12 +181,17 @@ FAULTS: Mapping[str, Fault] = MappingProxyType(
 """Every kind of fault, by name. To add one: how it is drawn here, how it is done in ``Installation``."""
 
 
-def draw(seed: str, seconds: float, *, faults: int | None = None) -> Schedule:
-    """The schedule of a seed: four to nine faults, or so many, in the given seconds of load, and when the table is captured."""
+def draw(
+    seed: str, seconds: float, *, faults: int | None = None, only: Sequence[str] = ()
+) -> Schedule:
+    """The schedule of a seed: four to nine faults, or so many, in the given seconds of load, and when the table is captured.
+
+    ``only`` names the kinds to draw from; by default all.
+    """
     random = Random(seed)
     names = random.choices(
-        list(FAULTS),
-        [fault.weight for fault in FAULTS.values()],
+        only or list(FAULTS),
+        [FAULTS[name].weight for name in only or FAULTS],
         k=random.randint(4, 9) if faults is None else faults,
     )
     begins = random.uniform(0, seconds / 2)
