@@ -105,6 +105,23 @@ async def test_it_shows_the_log_the_doctor_and_the_views(database18, chromium):
 
 
 @seen
+async def test_what_comes_from_other_services_is_shown_where_anything_does(database18, chromium):
+    async with api(database18) as client, looking(chromium, client) as tab:
+        await tab.locator("main table").first.wait_for()
+        received = tab.locator("section", has=tab.locator("h2", has_text="From other services"))
+        assert not await received.is_visible()
+        with database18.admin() as admin:
+            admin.execute(
+                "INSERT INTO headwater.inboxes (inbox, source, channel, position) VALUES ('inbox/shop/<b>', 'shop', 'c', 1234)"
+            )
+        row = received.locator("tbody tr")
+        await row.wait_for()
+        cells = [text.strip() for text in await row.locator("td").all_inner_texts()]
+        assert cells[:3] == ["shop/<b>", "not driven", "1,234"]
+        assert cells[3].endswith("ago")
+        assert cells[4:] == ["0", "nobody"]
+
+
 async def test_a_row_unfolds_into_the_events_behind_it(database18, chromium):
     async with api(database18) as client:
         await append(client, line("a", total="5"), line("b", total="1"))

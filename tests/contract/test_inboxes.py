@@ -338,6 +338,10 @@ async def test_a_token_over_http(database18, another18, nats):
         asked = {"at_least": written.token, "timeout_seconds": "30"}
         row = await client.get("/v1/views/bills/5", params=asked)
         assert (row.status_code, row.json()) == (200, {"due": 5, "events": 1})
+        overview = (await client.get("/v1/overview")).json()
+        (inbox,) = overview["inboxes"]
+        assert (inbox["name"], inbox["position"], inbox["parked"]) == (INBOX, written.position, 0)
+        assert inbox["state"] == "running"
         page = await client.get("/v1/events", params=asked)
         assert [event["stream"] for event in page.json()["events"]] == ["bill/5"]
 

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from headwater.app import FoldView
 from headwater.entrances.http.access import SQL
 from headwater.entrances.http.routes import Call
+from headwater.receiving.operating import inbox_states
 
 COUNTED = 10_000
 """How many waiting events of a view are counted."""
@@ -56,12 +57,25 @@ class ViewLag(msgspec.Struct):
     detail: str | None
 
 
+class Received(msgspec.Struct):
+    """How far an inbox is: ``position`` is one of its source's log, ``received_at`` when it last took something."""
+
+    name: str
+    position: int
+    received_at: datetime
+    parked: int
+    driven_by: str | None
+    state: str | None
+    detail: str | None
+
+
 class Overview(msgspec.Struct):
-    """The log and all views at one moment."""
+    """The log, all views and what is received from other services, at one moment."""
 
     at: datetime
     log: LogState
     views: list[ViewLag]
+    inboxes: list[Received]
 
 
 class DefinitionText(msgspec.Struct):
@@ -139,7 +153,19 @@ async def show_overview(call: Call) -> Response:
         kind = app.stored(name).definition.kind
         views.append(ViewLag(name, kind, "missing", 0, 0, True, 0, 0, None, None, None))
     views.sort(key=lambda view: view.name)
-    return _answer(Overview(at, LogState(safe, drawn, newest_at, relays), views))
+    inboxes = [
+        Received(
+            one.inbox,
+            one.position,
+            one.updated_at,
+            one.parked,
+            one.driven_by,
+            one.state,
+            one.detail,
+        )
+        for one in await inbox_states(app.database("headwater_operator"))
+    ]
+    return _answer(Overview(at, LogState(safe, drawn, newest_at, relays), views, inboxes))
 
 
 def _behind(counted: int, position: int, safe: int) -> int:

@@ -1,4 +1,4 @@
-// Where an operator looks first: the log, the doctor's findings, the views.
+// Where an operator looks first: the log, the doctor's findings, the views, what comes from other services.
 
 import { get, poll, session } from "../api.js";
 import { empty, fact, follow, h, mark, say, setState, state, svg, table } from "../dom.js";
@@ -14,15 +14,16 @@ export const title = () => "Overview";
 
 export function open(main, _, failed) {
   const operator = Boolean(session.with("operate"));
-  const parts = operator ? [log(), doctor(), views()] : [tenantViews()];
+  const parts = operator ? [log(), doctor(), views(), inboxes()] : [tenantViews()];
   main.append(h("h1", { class: "unseen", tabindex: "-1" }, "Overview"), ...parts.map((part) => part.element));
-  const [head, findings, listed] = parts;
+  const [head, findings, listed, received] = parts;
   const polls = operator
     ? [
         poll(async () => {
           const overview = await look();
           head.show(overview);
           listed.show(overview.views);
+          received.show(overview);
         }, 2, failed),
         poll(async () => findings.show(await get("v1/doctor", "operate")), 5, () => {}),
       ]
@@ -141,6 +142,34 @@ function views() {
   const show = (found) => {
     toggle(found.length > 0);
     follow(rows, found, (view) => view.name, make, change);
+  };
+  return { element, show };
+}
+
+/** What comes from other services; unseen where nothing does. */
+function inboxes() {
+  const shown = table("The inboxes, how far each is in its source's log and who drives it", [["Inbox", "name"], ["State", ""], ["Position", "number"], ["Last received", "number wide"], ["Parked", "number"], ["Driven by", "wide"]]);
+  const element = h("section", { "aria-labelledby": "inboxes" }, h("h2", { id: "inboxes" }, "From other services"), shown);
+  element.hidden = true;
+  const make = (inbox) => {
+    const parts = { state: state(), position: h("td", { class: "number" }), at: h("td", { class: "number wide" }), parked: h("td", { class: "number" }), by: h("td", { class: "wide soft clip" }) };
+    const row = h("tr", {}, h("td", { class: "name" }, inbox.name.replace("inbox/", "")), h("td", {}, parts.state), parts.position, parts.at, parts.parked, parts.by);
+    row.parts = parts;
+    return row;
+  };
+  const change = (row, inbox, at) => {
+    const { parts } = row;
+    setState(parts.state, ...standing({ ...inbox, status: "current", behind_seconds: 0 }));
+    say(parts.position, count(inbox.position));
+    say(parts.at, inbox.position ? `${seconds(Math.max(0, (Date.parse(at) - Date.parse(inbox.received_at)) / 1000))} ago` : "never");
+    say(parts.parked, count(inbox.parked));
+    mark(parts.parked, "data-kind", inbox.parked ? "warn" : null);
+    say(parts.by, inbox.driven_by ?? "nobody");
+    mark(parts.by, "title", inbox.driven_by);
+  };
+  const show = ({ at, inboxes: found }) => {
+    element.hidden = found.length === 0;
+    follow(shown.body, found, (inbox) => inbox.name, make, (row, inbox) => change(row, inbox, at));
   };
   return { element, show };
 }
