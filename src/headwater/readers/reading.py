@@ -102,6 +102,13 @@ class Reader:
             )
         return answer
 
+    async def reached(
+        self, view: str, position: int, *, timeout_seconds: float | None = None
+    ) -> None:
+        """Returns once a view has applied the log up to a position. Raises NotCaughtUp and UnknownView."""
+        wait = Wait(timeout_seconds)
+        await self._watch.reached(view, position, timeout_seconds=wait.left_seconds)
+
     async def position_of(self, token: str, *, tenant: str, wait: Wait) -> int:
         """The position that a token stands for in this log. Raises TokenError.
 
