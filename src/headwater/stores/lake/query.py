@@ -19,7 +19,6 @@ _SETTINGS = (
     "SET temp_directory = ''",
     "SET memory_limit = '1GB'",
     "SET TimeZone = 'UTC'",
-    "SET error_on_division_by_zero = false",
     "SET python_enable_replacements = false",
     "SET autoload_known_extensions = false",
     "SET enable_external_access = false",

@@ -41,7 +41,7 @@ DUCKDB = Dialect(
         "time_to_date": "CAST({0} AS DATE)",
         "integer_to_text": "CAST({0} AS VARCHAR)", "date_to_text": "CAST({0} AS VARCHAR)",
         "boolean_to_text": "CAST({0} AS VARCHAR)", "uuid_to_text": "{0}",
-        "divide_integers": "({0} // {1})", "modulo": "({0} % {1})",
+        "divide_integers": "({0} // nullif({1}, 0))", "modulo": "({0} % nullif({1}, 0))",
         "round": "CAST({0} AS DECIMAL(38, {scale}))", "ceil": "ceil({0})", "floor": "floor({0})",
         "trunc": "trunc({0})",
         "length": "length({0})", "substring": "substring({0}, {1}, {2})",

@@ -30,7 +30,14 @@ async def recompute(feed: DrivenFeed, wanted: Recomputation, reached: Reached) -
             )
         place = await feed.outside.place(connection)
         answer: Recomputed = _translated(feed, wanted)(place)
-        await reached(wanted.upto)
+        try:
+            await reached(wanted.upto)
+        except NotCaughtUp as error:
+            raise NotCaughtUp(
+                f"The feed {feed.name!r} has not reached position {wanted.upto}, where the view "
+                f"{wanted.query.name!r} is, in time.",
+                hint="Let a relay drive it and try again; `headwater views` shows how far it is and what holds it up.",
+            ) from error
         await _check_aside(feed, wanted, connection)
     position, groups = await answer()
     if position < wanted.upto:

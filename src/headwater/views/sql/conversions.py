@@ -19,7 +19,8 @@ class Conversions:
     def __init__(self, dialect: Dialect) -> None:
         self.dialect = dialect
         self.text = ""
-        """The whole expression that is being translated."""
+        """The whole expression that is being translated, as it was written."""
+        self.root: exp.Expr | None = None
 
     def words(self, operation: str, of: exp.Expr | str) -> str:
         """How the engine writes an operation. Raises QueryRefused where it has no words."""
@@ -31,7 +32,7 @@ class Conversions:
 
     def refused(self, of: exp.Expr | str, why: str) -> QueryRefused:
         """The error for an expression."""
-        shown = self.shown(of)
+        shown = self.text if of is self.root else self.shown(of)
         within = "" if shown in self.text or not self.text else f" in {self.text!r}"
         name = f" ({type(of).__name__})" if isinstance(of, exp.Expr) else ""
         return QueryRefused(f"{shown!r}{name}{within} is not computed alike: {why}.")

@@ -36,6 +36,17 @@ _CASTS: Mapping[str, Kind] = {
     "DOUBLE": "float", "BOOLEAN": "boolean", "TEXT": "text", "VARCHAR": "text", "UUID": "uuid",
     "DATE": "date", "TIMESTAMP": "time", "TIMESTAMPTZ": "time",
 }  # fmt: skip
+_OPERANDS = frozenset({"this", "expression", "expressions"})
+_UNDERSTOOD: Mapping[type[exp.Expr], frozenset[str]] = {
+    exp.Column: frozenset({"table"}), exp.Literal: frozenset({"is_string"}),
+    exp.Is: frozenset({"negate"}), exp.Like: frozenset({"negate"}),
+    exp.Between: frozenset({"low", "high"}), exp.Case: frozenset({"ifs", "default"}),
+    exp.DPipe: frozenset({"safe"}), exp.Cast: frozenset({"to"}), exp.Round: frozenset({"decimals"}),
+    exp.Substring: frozenset({"start", "length"}), exp.Replace: frozenset({"replacement"}),
+    exp.TimestampTrunc: frozenset({"unit"}), exp.AtTimeZone: frozenset({"zone"}),
+    exp.Div: frozenset({"typed"}), exp.Greatest: frozenset({"ignore_nulls"}), exp.Least: frozenset({"ignore_nulls"}),
+}  # fmt: skip
+"""What else than operands a rule looks at. A node that says more, as a negation may, is refused."""
 _REASONS: Mapping[str, str] = {
     "Upper": "what is upper case follows the database's locale",
     "Lower": "what is lower case follows the database's locale",
@@ -59,9 +70,9 @@ class Translator(Conversions):
 
     def value(self, text: str) -> Value:
         """The value of an expression as the user wrote it. Raises QueryRefused."""
-        self.text = text
+        self.text, self.root = text, None
         try:
-            tree = parse_expression(tokenize(text))
+            self.root = tree = parse_expression(tokenize(text))
         except ViewDefinitionError as error:
             raise self.refused(text, "it could not be understood") from error
         if (node := misread(tree)) is not None:
@@ -98,6 +109,9 @@ class Translator(Conversions):
             exp.TimestampTrunc: self._truncated, exp.Extract: self._extract, exp.AtTimeZone: self._zone,
         }  # fmt: skip
         kind = type(node)
+        understood = _OPERANDS | _UNDERSTOOD.get(kind, frozenset())
+        if beyond := [name for name, said in node.args.items() if said and name not in understood]:
+            raise self.refused(node, _REASONS.get(kind.__name__, f"its {beyond[0]} is not read"))
         if kind in _ARITHMETIC:
             return self._arithmetic(_ARITHMETIC[kind], node)
         if kind in _COMPARISONS:
@@ -260,7 +274,10 @@ class Translator(Conversions):
         value, pattern = self._textual(node.this, node), self._value(node.expression)
         if pattern.literal is None or "\\" in pattern.literal:
             raise self.refused(node, "a pattern is a text without a backslash")
-        return Value(self.words("like", node).format(value.sql, pattern.sql), "boolean")
+        sql = self.words("like", node).format(value.sql, pattern.sql)
+        return Value(
+            self.words("not", node).format(sql) if node.args.get("negate") else sql, "boolean"
+        )
 
     def _length(self, node: exp.Expr) -> Value:
         value = self._textual(node.this, node)
