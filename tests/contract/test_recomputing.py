@@ -14,6 +14,7 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
 
+import msgspec
 import psutil
 import psycopg
 import pytest
@@ -27,7 +28,9 @@ from headwater.errors import (
     QueryRefused,
     UnknownView,
     ViewDefinitionError,
+    ViewStale,
 )
+from headwater.events import Cast, Default, Rename
 from headwater.stores.clickhouse import ClickHouse
 from headwater.stores.clickhouse.placement import Placement
 from headwater.stores.lake import Lake
@@ -149,7 +152,7 @@ def random_event(chosen: random.Random):
     ]) + timedelta(minutes=chosen.randint(-3000, 3000), microseconds=chosen.randint(0, 999_999))  # fmt: skip
     return Placed(
         order,
-        customer=maybe(chosen.choice(["c1", "c2", "c3", "C3", "", " ", "a\nb", "né", "ñé%_", "🤦🏼é", 'q"\\,', "\\N", "NULL"])),
+        customer=maybe(chosen.choice(["c1", "c2", "c3", "C3", "", " ", "\u00a0x\u3000", "a\nb", "né", "ñé%_", "🤦🏼é", 'q"\\,', "\\N", "NULL"])),
         total=maybe(chosen.choice([Decimal(chosen.randint(-2000, 10_000)) / 100, Decimal("12345678901234567890.123456"), Decimal("-0.000001"), Decimal("7.10")])),
         fee=maybe(Decimal(chosen.randint(-99, 99)) / 10),
         quantity=maybe(chosen.choice([chosen.randint(-7, 7), 2**40, -(2**40)])),
@@ -357,6 +360,64 @@ async def test_a_view_in_clickhouse_and_a_view_over_a_view_are_recomputed_too(gr
             for feed in FEEDS:
                 verified = await app.verify_by(view, feed)
                 assert (verified.summary, verified.rows > 5) == ("equal", True), (view, feed)
+
+
+class PlacedOnce(Event, type="shop.sold", stream="order/{order}"):
+    order: int
+    sum: str
+
+
+class Sold(Event, type="shop.sold", stream="order/{order}", version=2, upcasts={
+    1: [Rename("sum", "Total 100%"), Cast("Total 100%", Decimal), Default("kind", "old")],
+}):  # fmt: skip
+    order: int
+    total: Decimal = msgspec.field(name="Total 100%")
+    kind: str = "new"
+
+
+@pytest.mark.parametrize("kept", [Lake("lake"), ClickHouse("columns", idle_seconds=20)], ids=FEEDS)
+async def test_events_of_earlier_versions_and_odd_names(ground, kept):
+    settings = Settings(database_url=ground.database.url, stores=ground.urls)
+    async with App("shop", events=[PlacedOnce], settings=settings) as app:
+        await app.deploy()
+        await app.append(PlacedOnce(1, "1.50"), PlacedOnce(2, "2.25"), tenant="a")
+    app = App("shop", events=[Sold], settings=settings)
+    query = 'SELECT kind, p."order" % 2 AS "Odd {1} 1%", sum("Total 100%") AS "{0} $x" FROM shop.sold AS p GROUP BY 1, 2'
+    app.sql("kinds", sql=query, key=("kind", "Odd {1} 1%"))
+    app.feed("held", types=[Sold], store=kept)
+    async with app:
+        await app.deploy()
+        await app.append(Sold(order=3, total=Decimal("0.75")), tenant="a")
+        await publish(app)
+        await ground.drive(app, "kinds", "held")
+        verified = await app.verify_by("kinds", "held")
+        assert (verified.summary, verified.rows) == ("equal", 3)
+
+
+async def test_old_buckets_do_not_count(ground):
+    app = app_of(ground.database.url, ground.urls, {})
+    hour = f"SELECT date_trunc('hour', occurred_at) AS hour, count(*) AS n {P} GROUP BY 1"
+    app.sql("recent", sql=hour, bucket="hour", keep_seconds=7200)
+    async with app:
+        await app.deploy()
+        for hours in (5, 1, 0):
+            at = datetime.now(UTC) - timedelta(hours=hours)
+            await app.append(Placed(1), tenant="a", occurred_at=at)
+        await publish(app)
+        await ground.drive(app, "recent", *FEEDS)
+        for feed in FEEDS:
+            verified = await app.verify_by("recent", feed)
+            assert (verified.summary, verified.rows) == ("equal", 2)
+
+
+async def test_a_changed_definition_is_refused_until_it_is_rebuilt(ground):
+    async with ground.app(SALES) as app:
+        await sold(app, ground, "lake")
+    changed = app_of(ground.database.url, ground.urls, {"sales": SALES["sales"].replace("count(*)", "count(fee)")})  # fmt: skip
+    async with changed:
+        with pytest.raises(ViewStale, match="'sales' is stale") as stale:
+            await changed.verify_by("sales", "lake")
+        assert stale.value.hint == "Run headwater rebuild sales."
 
 
 async def test_the_command(ground, tmp_path):

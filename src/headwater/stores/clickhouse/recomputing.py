@@ -1,7 +1,7 @@
 """SQL views recomputed over a feed in ClickHouse: its words for what Postgres computes, where both compute alike.
 
 ClickHouse's wide numbers overflow without a word. Integers are Int128, so that what a row of Postgres holds never
-does; of decimals nothing is translated that might exceed 76 digits, by how many the values and the rows are.
+does; of decimals nothing is translated that might exceed 76 digits, by how many digits the values have and how many rows there may be.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def recomputed(
         sizes: Sizes = {}
         if (measuring := query.measure()) is not None:
             found = await engine.query(measuring)
-            sizes = {(kind, name): (n, digits, scale) for kind, name, n, digits, scale in found}
+            sizes = {(kind, name): (digits, scale) for kind, name, digits, scale in found}
         reading = ", select_sequential_consistency = 1" if engine.store.cluster else ""
         text = statement("rows.recompute", select=query.select(sizes), reading=reading)
         return position, await engine.raw(text)

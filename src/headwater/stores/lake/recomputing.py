@@ -45,7 +45,7 @@ DUCKDB = Dialect(
         "round": "CAST({0} AS DECIMAL(38, {scale}))", "ceil": "ceil({0})", "floor": "floor({0})",
         "trunc": "trunc({0})",
         "length": "length({0})", "substring": "substring({0}, {1}, {2})",
-        "substring_from": "substring({0}, {1})", "replace": "replace({0}, {1}, {2})", "trim": "trim({0})",
+        "substring_from": "substring({0}, {1})", "replace": "replace({0}, {1}, {2})", "trim": "trim({0}, ' ')",
         "truncate": "CAST(date_trunc('{unit}', {0}) AS TIMESTAMP)", "extract": "extract({unit} FROM {0})",
         "first": "arg_min({0}, {1})", "last": "arg_max({0}, {1})",
         "moment_and_position": "(CAST(epoch_us({0}) AS HUGEINT) * 9223372036854775808 + {1})",
@@ -98,7 +98,7 @@ def recomputed(
             sizes: Sizes = {}
             if (measuring := query.measure()) is not None:
                 found = (await session.table(measuring)).to_pydict().values()
-                sizes = {(t, c): (n, d or 0, s or 0) for t, c, n, d, s in zip(*found, strict=True)}
+                sizes = {(t, c): (d or 0, s or 0) for t, c, d, s in zip(*found, strict=True)}
             return position, _csv(await session.table(query.select(sizes)))
 
     return run

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import psycopg
 
+from headwater.errors import ViewStale
 from headwater.log.database import Connection
 from headwater.stores.postgres.sql_view import SqlViewPlan
 from headwater.stores.postgres.sql_view_explain import explain_sql
@@ -85,10 +86,16 @@ class DrivenSql(DrivenView):
     ) -> Verification:
         """Compares the view with its query as another engine recomputes it; approximations are left out.
 
-        Raises what ``recompute`` raises.
+        Raises ViewStale, and what ``recompute`` raises.
         """
         async with self._database.connection() as connection:
-            await self.learn(connection)
+            if (status := await self.learn(connection)) != "current":
+                raise ViewStale(
+                    f"The view {self.name!r} is {status}: what is stored does not follow from its definition.",
+                    hint=f"Run headwater rebuild {self.name}."
+                    if status == "stale"
+                    else "Run headwater up or init.",
+                )
             compared = RecomputedComparison(self.plan)
             for statement in compared.create():  # before the snapshot, which writes nothing
                 await connection.execute(statement)

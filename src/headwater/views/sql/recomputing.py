@@ -27,10 +27,12 @@ if TYPE_CHECKING:
 
 _SQL = Statements("headwater.views.sql")
 
-Sizes = Mapping[tuple[str, str], tuple[int, int, int]]
-"""By event type and column: how many rows there are, and a decimal's digits before and after the point."""
+Sizes = Mapping[tuple[str, str], tuple[int, int]]
+"""By event type and column: how many digits a decimal's values have at most, before the point and after it."""
 
-_NO_SIZE = (1, 1, 0)
+_NO_SIZE = (1, 0)
+_MOST_ROWS_DIGITS = 17
+"""Positions are below 2^53, and a UNION ALL may read each a few times."""
 _SUMMED = frozenset({"integer", "decimal", "float"})
 _ORDERED = frozenset({"integer", "decimal", "float", "date", "time", "text"})
 _EXACT = frozenset({"integer", "decimal", "boolean", "text", "uuid", "date", "time"})
@@ -46,7 +48,7 @@ class RecomputingQuery:
     tables: Callable[[str], str]
 
     def measure(self) -> str | None:
-        """The SELECT of ``Sizes``: type, column, rows, digits. None where no decimals are read."""
+        """The SELECT of ``Sizes``: type, column, digits. None where no decimals are read."""
         found = {
             (reading.source.name, column.name): column
             for reading in self.wanted.query.readings
@@ -73,7 +75,6 @@ class RecomputingQuery:
         query = self.wanted.query
         source, columns = self._source(sizes)
         translator = self._translator(columns)
-        rows = sum({kind: size[0] for (kind, _), size in sizes.items()}.values())
         keys = [f"hw_k{n}" for n, _ in enumerate(query.keys)]
         evaluated = [
             _named(self._key(translator, n, key.text).sql, name)
@@ -81,7 +82,7 @@ class RecomputingQuery:
         ]
         aggregates = []
         for n, wanted in enumerate(self.wanted.values):
-            values, aggregate = self._value(translator, wanted, f"hw_v{n}", rows)
+            values, aggregate = self._value(translator, wanted, f"hw_v{n}")
             evaluated += values
             aggregates.append(aggregate)
         output = self.dialect.words("output") or "{0}"
@@ -148,7 +149,7 @@ class RecomputingQuery:
                 continue  # what names it is refused
             name, size = f"hw_c{next(numbers)}", (0, 0)
             if kind == "decimal":
-                size = sizes.get((type_name, column.name), _NO_SIZE)[1:]
+                size = sizes.get((type_name, column.name), _NO_SIZE)
             read = self.dialect.columns[kind].format(self._quoted(column.name), scale=size[1])
             selected.append(_named(read, name))
             columns[column.name] = Value(name, kind, *size)
@@ -174,7 +175,7 @@ class RecomputingQuery:
     # What is computed ----------------------------------------------------------------------------
 
     def _value(
-        self, translator: Translator, wanted: GroupValue, name: str, rows: int
+        self, translator: Translator, wanted: GroupValue, name: str
     ) -> tuple[list[str], str]:
         """What a row brings to an aggregate, and the aggregate over it."""
         output = wanted.output
@@ -183,7 +184,7 @@ class RecomputingQuery:
             counted = translator.words("count", output.text).format(name)
             return [_named(_only_where(condition, "1"), name)], counted
         value = translator.typed(output.argument)
-        self._check(translator, wanted, value, rows)
+        self._check(translator, wanted, value)
         operation, sql = wanted.kind, value.sql
         if wanted.kind == "magnitude":
             operation, sql = "sum", translator.words("abs", output.text).format(sql)
@@ -210,13 +211,13 @@ class RecomputingQuery:
             counts = translator.words("and", output.text).format(counts, also)
         return _only_where(counts, place)
 
-    def _check(self, translator: Translator, wanted: GroupValue, value: Value, rows: int) -> None:
+    def _check(self, translator: Translator, wanted: GroupValue, value: Value) -> None:
         """Raises QueryRefused for an aggregate that the engine would not compute alike."""
         kind, text = wanted.kind, wanted.output.text
         if kind in {"sum", "magnitude"}:
             if value.kind not in _SUMMED:
                 raise translator.refused(text, f"it sums {value.kind} values")
-            digits = value.digits + len(str(rows))
+            digits = value.digits + _MOST_ROWS_DIGITS
             translator.held(Value(value.sql, value.kind, digits, value.scale), text)
         if kind in {"min", "max"} and value.kind not in _ORDERED:
             raise translator.refused(text, f"{value.kind} values are not put in order")

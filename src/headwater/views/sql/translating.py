@@ -141,7 +141,9 @@ class Translator(Conversions):
     def _negative(self, node: exp.Expr) -> Value:
         value = self._numeric(self._value(node.this), node)
         sql = self.words("negate", node).format(value.sql)
-        literal = None if value.literal is None else f"-{value.literal}"
+        literal = value.literal
+        if literal is not None:
+            literal = literal.removeprefix("-") if literal.startswith("-") else f"-{literal}"
         return Value(sql, value.kind, value.digits, value.scale, literal)
 
     def _arithmetic(self, operation: str, node: exp.Expr) -> Value:
@@ -361,7 +363,7 @@ class Translator(Conversions):
 
     def _extract(self, node: exp.Expr) -> Value:
         unit, value = node.this.name.lower(), self._time(node.expression, node)
-        if unit not in _FIELDS or "extract" not in self.text.lower():
+        if unit not in _FIELDS or "date_part" in self.text.lower():
             raise self.refused(
                 node, f"of fields there are {', '.join(sorted(_FIELDS))}, by extract()"
             )

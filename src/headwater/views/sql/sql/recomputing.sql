@@ -20,7 +20,7 @@ $first UNION ALL $second
 SELECT $shown FROM (SELECT $evaluated FROM ($source) AS hw_s WHERE $condition) AS hw_r GROUP BY $keys
 
 -- name: measured
-SELECT $type, $column, count(*), max($digits), max($decimals) FROM $table WHERE $within
+SELECT $type, $column, max($digits), max($decimals) FROM $table WHERE $within
 
 -- name: named
 $value AS $name
