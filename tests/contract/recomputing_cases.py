@@ -17,7 +17,7 @@ _GROWN = {
     "int": ["{int} + {int}", "{int} - {int}", "({int}) * {int}", "({int}) / nullif({int}, 0)", "{int} / {int}", "({int}) % {int}", "abs({int})",
             "CASE WHEN {bool} THEN {int} END", "coalesce({int}, {int})", "nullif({int}, {int})", "({dec})::bigint",
             "greatest({int}, {int})", "-({int})", "({time})::date - {date}", "extract(hour FROM {time})::int"],
-    "dec": ["{dec} + {dec}", "{dec} - ({int})", "({dec}) * ({dec})", "round({dec}, 1)", "round({dec})", "ceil({dec})", "floor({dec})", "trunc({dec})",
+    "dec": ["{dec} + {dec}", "{dec} - ({int})", "({dec}) * ({dec})", "round({dec}, 1)", "weight::numeric", "(-weight)::numeric", "coalesce(weight, 0.1)::numeric", "round({dec})", "ceil({dec})", "floor({dec})", "trunc({dec})",
             "abs({dec})", "CASE {text} WHEN {text} THEN {dec} ELSE {int} END", "coalesce({dec}, {int}, 0)", "least({dec}, {dec})",
             "({dec})::numeric(32, 2)", "({dec}) / 3", "-({dec})", "({int})::numeric * ({dec})", "extract(second FROM {time})"],
     "float": ["{float} + {float}", "({float}) * ({int})", "({float}) / 7", "abs({float})", "CASE WHEN {bool} THEN {float} ELSE 0 END", "({dec})::float8 - {float}"],

@@ -106,6 +106,8 @@ CASES = {
     "parked": f"SELECT quantity, sum(total::bigint) AS whole, count(*) AS n {P} GROUP BY 1",
     "ids": f"SELECT reference, count(DISTINCT id) AS ids, count(reference) AS n, max(position) AS newest, max(version) AS version {P} GROUP BY 1",
     "floats": f"SELECT customer, sum(weight) AS weight, avg(weight) AS mean, max(weight) AS most, sum(weight * 0.1 - quantity) AS mixed, count(*) AS n {P} GROUP BY 1",
+    "exact_floats": f"SELECT customer, sum(weight::numeric) AS weight, avg(weight::numeric) AS mean, min(weight::numeric * 2) AS least "
+                    f"{P} WHERE weight < 1000 GROUP BY 1",
     "ends": f"SELECT customer, first(total) AS opening, last(total, at) AS latest, last(quantity) FILTER (WHERE gift) AS gifts {P} GROUP BY 1",
     "sketched": f"SELECT customer, approx_quantile(total, 0.95) AS p95, approx_count_distinct(customer) AS about, count(*) AS n {P} GROUP BY 1",
 }  # fmt: skip
@@ -120,7 +122,7 @@ REFUSED = {
     "later": (f"SELECT max(at + interval '1 month') AS later {P}", "no fixed length"),
     "float_key": (f"SELECT weight, count(*) AS n {P} GROUP BY 1", "told apart"),
     "text_of_decimal": (f"SELECT total::text AS t, count(*) AS n {P} GROUP BY 1", "not read as text"),
-    "decimal_of_float": (f"SELECT customer, sum(weight::numeric) AS n {P} GROUP BY 1", "15 digits"),
+    "decimal_of_float": (f"SELECT customer, sum((weight * 2)::numeric) AS n {P} GROUP BY 1", "only a column of floats"),
 }  # fmt: skip
 
 

@@ -35,8 +35,15 @@ CLICKHOUSE = Dialect(
         "integer": _INTEGER, "decimal": _DECIMAL, "float": "CAST({0} AS Nullable(Float64))",
         "boolean": "CAST({0} AS Nullable(Bool))", "text": _TEXT, "uuid": _TEXT, "date": _DATE, "time": _TIME,
     },
-    digits_of="length(trimLeft(splitByChar('.', ifNull(toString({0}), ''))[1], '-0'))",
-    decimals_of="length(splitByChar('.', ifNull(toString({0}), ''))[2])",
+    digits_of={
+        "decimal": "length(trimLeft(splitByChar('.', ifNull(toString({0}), ''))[1], '-0'))",
+        "float": "if(ifNull({0}, 0) = 0, 1, greatest(toInt64(floor(log10(abs(ifNull({0}, 1))))) + 2, 1))",
+    },
+    decimals_of={
+        "decimal": "length(splitByChar('.', ifNull(toString({0}), ''))[2])",
+        "float": "if(position(printf('%.15g', ifNull({0}, 0)), 'e') > 0, greatest(toInt64(ceil(15 - log10(abs(ifNull({0}, 1))))), 0),"
+                 " toInt64(length(splitByChar('.', printf('%.15g', ifNull({0}, 0)))[2])))",
+    },
     operations={
         "integer": _INTEGER, "decimal_literal": "CAST('{0}' AS Nullable(Decimal(76, {scale})))",
         "float_literal": "CAST({0} AS Nullable(Float64))",
@@ -45,6 +52,7 @@ CLICKHOUSE = Dialect(
         "decimal": _DECIMAL,
         "integer_to_decimal": "CAST(CAST({0} AS Nullable(Int64)) AS Nullable(Decimal(76, 0)))",
         "integer_to_float": "CAST(CAST({0} AS Nullable(Int64)) AS Nullable(Float64))",
+        "float_to_decimal": "CAST(printf('%.15g', {0}) AS Nullable(Decimal(76, {scale})))",
         "to_integer": _INTEGER, "date_to_time": _TIME, "time_to_date": _DATE,
         "integer_to_text": _TEXT, "date_to_text": _TEXT, "uuid_to_text": "{0}",
         "boolean_to_text": "(CASE WHEN {0} THEN 'true' WHEN NOT {0} THEN 'false' END)",

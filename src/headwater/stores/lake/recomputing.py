@@ -28,8 +28,15 @@ DUCKDB = Dialect(
         "float": "{0}", "boolean": "{0}", "text": "{0}", "uuid": "{0}", "date": "{0}",
         "time": "CAST({0} AS TIMESTAMP)",
     },
-    digits_of="length(ltrim(split_part({0}, '.', 1), '-0'))",
-    decimals_of="length(rtrim(split_part({0}, '.', 2), '0'))",
+    digits_of={
+        "decimal": "length(ltrim(split_part({0}, '.', 1), '-0'))",
+        "float": "CASE WHEN {0} = 0 THEN 1 ELSE greatest(CAST(floor(log10(abs({0}))) AS BIGINT) + 2, 1) END",
+    },
+    decimals_of={
+        "decimal": "length(rtrim(split_part({0}, '.', 2), '0'))",
+        "float": "CASE WHEN contains(printf('%.15g', {0}), 'e') THEN greatest(CAST(ceil(15 - log10(abs({0}))) AS BIGINT), 0)"
+                 " ELSE length(split_part(printf('%.15g', {0}), '.', 2)) END",
+    },
     operations={
         "integer": "CAST({0} AS HUGEINT)", "decimal_literal": "CAST('{0}' AS DECIMAL(38, {scale}))",
         "float_literal": "CAST('{0}' AS DOUBLE)",
@@ -37,6 +44,7 @@ DUCKDB = Dialect(
         "decimal": "CAST({0} AS DECIMAL(38, {scale}))",
         "integer_to_decimal": "CAST({0} AS DECIMAL(38, 0))", "integer_to_float": "CAST({0} AS DOUBLE)",
         "decimal_to_float": "CAST(CAST({0} AS VARCHAR) AS DOUBLE)",
+        "float_to_decimal": "CAST(printf('%.15g', {0}) AS DECIMAL(38, {scale}))",
         "to_integer": "CAST({0} AS HUGEINT)", "date_to_time": "CAST({0} AS TIMESTAMP)",
         "time_to_date": "CAST({0} AS DATE)",
         "integer_to_text": "CAST({0} AS VARCHAR)", "date_to_text": "CAST({0} AS VARCHAR)",

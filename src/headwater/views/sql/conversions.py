@@ -105,8 +105,9 @@ class Conversions:
     def one_of(self, sql: str, values: Sequence[Value]) -> Value:
         """An expression that is one of several values of one kind."""
         kind: Kind = next((v.kind for v in values if v.kind != "null"), "null")
-        digits, scale = max(v.digits for v in values), max(v.scale for v in values)
-        return Value(sql, kind, digits, scale)
+        if kind != "decimal":
+            return Value(sql, kind)
+        return Value(sql, kind, max(v.digits for v in values), max(v.scale for v in values))
 
     def held(self, value: Value, of: exp.Expr | str) -> Value:
         """A value that the engine holds exactly. Raises QueryRefused."""

@@ -38,7 +38,7 @@ def kind_of(sql_type: str) -> Kind | None:
 class Value:
     """An expression in the engine's SQL. ``digits`` before the point and ``scale`` after it are a decimal's at most.
 
-    ``literal`` is the text of a literal.
+    ``literal`` is the text of a literal. A float with digits is a column: they are those of its values as decimals.
     """
 
     sql: str
@@ -68,7 +68,8 @@ STANDARD: Mapping[str, str] = {
 class Dialect:
     """One engine's SQL. ``engine`` is its name for people, ``sqlglot`` the one that sqlglot has for its dialect.
 
-    ``columns`` says how a column of a Postgres type becomes a value, ``decimal_size`` how its digits are counted.
+    ``columns`` says how a column becomes a value, ``digits_of`` and ``decimals_of`` how the digits of decimals, and of floats as
+    decimals, are counted before the point and after it.
     ``capacity`` is how many digits a decimal has at most; where overflow ``is_noticed``, the engine fails by
     itself, and else nothing is translated that might exceed it. ``refused`` says why the engine has no words for
     an operation that others have.
@@ -79,8 +80,8 @@ class Dialect:
     capacity: int
     is_noticed: bool
     columns: Mapping[Kind, str]
-    digits_of: str
-    decimals_of: str
+    digits_of: Mapping[Kind, str]
+    decimals_of: Mapping[Kind, str]
     operations: Mapping[str, str]
     refused: Mapping[str, str] = field(default_factory=dict)
     first_date: str = "0001-01-01"

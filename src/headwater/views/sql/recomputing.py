@@ -22,6 +22,7 @@ from headwater.views.sql.translating import Translator
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from headwater.events import Column
     from headwater.views.recomputation import GroupValue, Recomputation
     from headwater.views.sql.query import Reading
 
@@ -48,14 +49,14 @@ class RecomputingQuery:
     tables: Callable[[str], str]
 
     def measure(self) -> str | None:
-        """The SELECT of ``Sizes``: type, column, digits. None where no decimals are read."""
+        """The SELECT of ``Sizes``: type, column, digits. None where no decimals or floats are read."""
         found = {
             (reading.source.name, column.name): column
             for reading in self.wanted.query.readings
             for column in reading.columns
-            if kind_of(column.sql_type) == "decimal"
+            if kind_of(column.sql_type) in self.dialect.digits_of
         }
-        selects = [self._measured(*place) for place in found]
+        selects = [self._measured(name, column) for (name, _), column in found.items()]
         return _united(selects) if selects else None
 
     def select(self, sizes: Sizes | None = None) -> str:
@@ -148,7 +149,7 @@ class RecomputingQuery:
             if kind is None or kind not in self.dialect.columns:
                 continue  # what names it is refused
             name, size = f"hw_c{next(numbers)}", (0, 0)
-            if kind == "decimal":
+            if kind in self.dialect.digits_of:
                 size = sizes.get((type_name, column.name), _NO_SIZE)
             read = self.dialect.columns[kind].format(self._quoted(column.name), scale=size[1])
             selected.append(_named(read, name))
@@ -158,11 +159,12 @@ class RecomputingQuery:
         )
         return rows, columns
 
-    def _measured(self, type_name: str, column: str) -> str:
-        read = self._quoted(column)
+    def _measured(self, type_name: str, column: Column) -> str:
+        kind, read = kind_of(column.sql_type), self._quoted(column.name)
+        assert kind is not None
         return _statement(
-            "measured", type=self._text(type_name), column=self._text(column),
-            digits=self.dialect.digits_of.format(read), decimals=self.dialect.decimals_of.format(read),
+            "measured", type=self._text(type_name), column=self._text(column.name),
+            digits=self.dialect.digits_of[kind].format(read), decimals=self.dialect.decimals_of[kind].format(read),
             table=self.tables(type_name), within=self._within(),
         )  # fmt: skip
 

@@ -399,7 +399,7 @@ class Translator(Conversions):
         if kind == "date" and value.kind == "time":
             return Value(self.words("time_to_date", node).format(value.sql), "date")
         if kind == "decimal" and value.kind == "float":
-            raise self.refused(node, "a float becomes a decimal of 15 digits in Postgres")
+            value = self._measured(value, node)
         if kind not in NUMBERS and value.kind in NUMBERS:
             raise self.refused(node, f"a {value.kind} value is not read as {kind}")
         brought = self.brought(value, kind, self.shown(node))
@@ -407,6 +407,16 @@ class Translator(Conversions):
             scale = int(limits[1].this.this) if len(limits) > 1 else 0
             return self._rounded(brought, scale, node)
         return brought
+
+    def _measured(self, value: Value, node: exp.Expr) -> Value:
+        """A float column as the decimal of 15 digits that Postgres makes of it."""
+        if not (value.digits and isinstance(node.this.unnest(), exp.Column)):
+            raise self.refused(
+                node, "only a column of floats becomes decimals, whose digits are counted"
+            )
+        words = self.words("float_to_decimal", node)
+        sql = words.format(value.sql, scale=value.scale)
+        return self.held(Value(sql, "decimal", value.digits, value.scale), node)
 
     # What is needed of a value -------------------------------------------------------------------
 
