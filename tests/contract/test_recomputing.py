@@ -463,7 +463,7 @@ async def deployed(app, names):
     return taken
 
 
-@pytest.mark.parametrize("seed", range(int(os.environ.get("RECOMPUTED_SEEDS", "1"))))
+@pytest.mark.parametrize("seed", [0, 12])
 async def test_whatever_the_expression_it_is_refused_or_equal(ground, seed):
     chosen, views = random.Random(seed), {}
     while len(views) < 40:
