@@ -96,9 +96,7 @@ def writers_of(shop, done, failures, count=3):
 async def test_writers_and_comparison_together_tell_one_story(shop):
     """No gap and no double: the fold of the log is the table, whatever committed beside the comparison."""
     shop.run(f"INSERT INTO orders SELECT n, n FROM generate_series(1, {ROWS}) AS n")
-    shop.run(
-        "INSERT INTO orders VALUES (-1, 1)"
-    )  # no writer changes it: compared, whoever is quicker
+    shop.run("INSERT INTO orders VALUES (-1, 1)")  # no writer changes it: compared, whoever is quicker
     done, failures = threading.Event(), []
     threads = writers_of(shop, done, failures)
     try:
