@@ -14,6 +14,7 @@ import psycopg
 from headwater.capture.replication import Replication
 from headwater.definitions import Definitions
 from headwater.errors import (
+    DefinitionError,
     HeadwaterError,
     LeaseLost,
     SettingError,
@@ -39,11 +40,14 @@ from headwater.receiving.operating import Inboxes
 from headwater.relay import Pace, Relay
 from headwater.running import Running
 from headwater.sagas.operating import Sagas, register_saga
-from headwater.views import StoredView
+from headwater.stores.postgres.sql_view_driven import DrivenSql
+from headwater.views import StoredView, Verification
 from headwater.views.batches import OutsideRows, OutsideTables
 from headwater.views.documents import OutsideDocuments
+from headwater.views.driving.feed import DrivenFeed
 from headwater.views.driving.purging import PurgedViews
 from headwater.views.driving.rebuilding import Rebuild
+from headwater.views.driving.recomputing import recompute
 from headwater.views.driving.view import DrivenView
 from headwater.views.port import Status
 from headwater.views.store import DocumentsEngine, RowsEngine, Store, TablesEngine
@@ -289,6 +293,31 @@ class Runnable(Definitions):
         relay = self._open.database("headwater_relay")
         gate = self.settings.allowance(relay, say)
         return Rebuild(relay, live, candidate, Pace(share=share, gate=gate))
+
+    async def verify_by(
+        self, view: str, feed: str, *, limit: int = 20, timeout_seconds: float | None = None
+    ) -> Verification:
+        """Compares a SQL view with its query as the store of a feed recomputes it from the feed's events.
+
+        Waits for the feed to reach the view. Needs the relay's role. Raises UnknownView, DefinitionError, QueryRefused
+        for what would not be computed alike, NotCaughtUp, and what the store raises.
+        """
+        live, source = self.stored(view), self.stored(feed)
+        if not isinstance(live, DrivenSql):
+            raise DefinitionError(
+                f"{view!r} is no SQL view, so nothing else recomputes it.",
+                hint="Verify it against the log, without --by.",
+            )
+        if not isinstance(source, DrivenFeed):
+            raise DefinitionError(
+                f"{feed!r} is no feed.",
+                hint=f"The app's feeds are {', '.join(f.name for f in self.feeds) or 'none'}.",
+            )
+
+        async def reached(position: int) -> None:
+            await self.reader.reached(feed, position, timeout_seconds=timeout_seconds)
+
+        return await live.verify_by(lambda wanted: recompute(source, wanted, reached), limit=limit)
 
     def stored(self, view: str) -> StoredView:
         """A view in its store, for operations. Raises UnknownView."""

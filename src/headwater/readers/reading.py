@@ -10,7 +10,7 @@ from psycopg import sql
 from headwater.errors import ForeignToken, KeyParked, NotCaughtUp, StaleToken, UnknownView
 from headwater.log.database import Database
 from headwater.readers.checkpoints import SQL, CheckpointWatch
-from headwater.readers.received import Received, Wait
+from headwater.readers.received import DEFAULT_TIMEOUT_SECONDS, Received, Wait
 from headwater.views.storage import Place
 
 T = TypeVar("T")
@@ -101,6 +101,13 @@ class Reader:
                 hint="Try again, read without a token, or see `headwater views` for how far it is.",
             )
         return answer
+
+    async def reached(
+        self, view: str, position: int, *, timeout_seconds: float | None = None
+    ) -> None:
+        """Returns once a view has applied the log up to a position. Raises NotCaughtUp and UnknownView."""
+        seconds = DEFAULT_TIMEOUT_SECONDS if timeout_seconds is None else timeout_seconds
+        await self._watch.reached(view, position, timeout_seconds=seconds)
 
     async def position_of(self, token: str, *, tenant: str, wait: Wait) -> int:
         """The position that a token stands for in this log. Raises TokenError.

@@ -100,7 +100,8 @@ class Sample:
 class Verification:
     """The outcome of comparing a view with the fold of the log up to its checkpoint.
 
-    ``parked_keys`` counts the keys that are left out, and parked events of which no key is known.
+    ``parked_keys`` counts the keys that are left out, and parked events of which no key is known. ``excluded``
+    are outputs that were not compared: approximations, where another engine recomputed the view.
     """
 
     view: str
@@ -109,6 +110,7 @@ class Verification:
     differing: int
     differences: tuple[Difference, ...]
     parked_keys: int
+    excluded: tuple[str, ...] = ()
 
     @property
     def equal(self) -> bool:

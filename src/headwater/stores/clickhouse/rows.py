@@ -11,8 +11,10 @@ from headwater.errors import StoreRefused
 from headwater.events import Column
 from headwater.stores.clickhouse.batches import ClickHouseBatches
 from headwater.stores.clickhouse.columns import Kept, kept, structure
+from headwater.stores.clickhouse.recomputing import recomputed
 from headwater.stores.clickhouse.text import listed, quoted, statement
 from headwater.views.batches import Part, ReadPart, StoredFile
+from headwater.views.recomputation import Recomputation, Recomputed
 from headwater.views.storage import Hold, Place
 
 _CHUNK = 100_000
@@ -34,7 +36,7 @@ class ClickHouseRows(ClickHouseBatches):
             await engine.run(
                 statement(
                     "rows.show", name=self._shown(place, type_name), on_cluster=engine.on_cluster,
-                    table=self._table(place, type_name), checkpoints=engine.checkpoints,
+                    table=self.table(place, type_name), checkpoints=engine.checkpoints,
                     log=place.log, view=place.view, generation=place.generation,
                 )
             )  # fmt: skip
@@ -62,7 +64,7 @@ class ClickHouseRows(ClickHouseBatches):
             ttl = statement("rows.ttl", months=store.keep_months)
         return statement(
             "rows.create",
-            table=self._table(place, type_name),
+            table=self.table(place, type_name),
             on_cluster=engine.on_cluster,
             columns=",\n  ".join(f"{quoted(c.name)} {c.type}" for c in all_kept),
             engine=engine.kind("MergeTree"),
@@ -71,7 +73,8 @@ class ClickHouseRows(ClickHouseBatches):
             layout=engine.layout,
         )
 
-    def _table(self, place: Place, type_name: str) -> str:
+    def table(self, place: Place, type_name: str) -> str:
+        """The table of an event type."""
         return quoted(self._engine.database, self._name(place, type_name))
 
     def first(self) -> int:
@@ -109,7 +112,7 @@ class ClickHouseRows(ClickHouseBatches):
         shares the files of all months that are not concerned; it has seen no blocks yet.
         """
         engine, place, kind = self._engine, hold.place, rows[0][0].type
-        table, columns = self._table(place, kind), [kept(c) for c in (await read(*rows[0])).columns]
+        table, columns = self.table(place, kind), [kept(c) for c in (await read(*rows[0])).columns]
         gone = listed(str(position) for _, positions in rows for position in positions)
         named = {"table": table, "on_cluster": engine.on_cluster, "positions": gone}
         target = table
@@ -147,12 +150,12 @@ class ClickHouseRows(ClickHouseBatches):
         """Whether any row of the part's range and month is there: its insert was one block."""
         engine = self._engine
         text = statement(
-            "rows.is_written", table=self._table(place, part.type), reading=engine.reading
+            "rows.is_written", table=self.table(place, part.type), reading=engine.reading
         )
         return bool((await engine.query(text, {"after": part.after, "upto": part.upto}))[0][0])
 
     def _insert(self, place: Place, part: Part) -> tuple[str, dict[str, Any]]:
-        return self._table(place, part.type), {}
+        return self.table(place, part.type), {}
 
     # Reading -------------------------------------------------------------------------------------
 
@@ -177,10 +180,19 @@ class ClickHouseRows(ClickHouseBatches):
             ]
         return position, files
 
+    def recomputed(
+        self,
+        place: Place,
+        columns: Mapping[str, Sequence[Column]],  # noqa: ARG002 - the tables have them
+        wanted: Recomputation,
+    ) -> Recomputed:
+        """What recomputes a SQL view by ClickHouse; see Recomputes."""
+        return recomputed(self._engine, self, place, wanted)
+
     async def differing(self, place: Place, file: StoredFile, part: Part, limit: int) -> list[str]:
         """Where a run of positions does not hold exactly these rows; see OutsideRows."""
         engine = self._engine
-        table = self._table(place, file.type)
+        table = self.table(place, file.type)
         scratch = engine.table("headwater_scratch", uuid4().hex)
         await engine.run(statement("rows.create_scratch", scratch=scratch, table=table))
         try:

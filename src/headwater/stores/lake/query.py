@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from headwater.errors import ExtraMissing, QueryRefused
 from headwater.views.sql.relations import quote_relations, words
@@ -41,32 +42,56 @@ class Answer:
 
 async def answer(sql: str, tables: Mapping[str, Any], limit: int) -> Answer:
     """The first rows of a SELECT over datasets by event type. Raises ExtraMissing and QueryRefused."""
-    try:
-        import duckdb
-    except ImportError as error:
-        raise ExtraMissing(
-            "A query needs the package duckdb.", hint="pip install 'headwater[query]'"
-        ) from error
-    text = quote_relations(sql, tables.keys())
-    if refused := sorted(_REFUSED & words(sql)):
-        raise QueryRefused(f"A query may not use {refused[0]}.")
-    connection = duckdb.connect(":memory:")
-    try:
-        for name, dataset in tables.items():
-            connection.register(name, dataset)
+    async with Session(tables) as session:
+        text = quote_relations(sql, tables.keys())
+        if refused := sorted(_REFUSED & words(sql)):
+            raise QueryRefused(f"A query may not use {refused[0]}.")
+        return await asyncio.to_thread(_run, session.connection, text, limit)
+
+
+class Session:
+    """DuckDB over datasets by event type, for one task. Its faults become QueryRefused; cancelled, it stops.
+
+    ``said`` is what a fault says before DuckDB's own words, ``hint`` what to do.
+    """
+
+    def __init__(
+        self, tables: Mapping[str, Any], said: str = "The query fails", hint: str | None = None
+    ) -> None:
+        try:
+            import duckdb
+        except ImportError as error:
+            raise ExtraMissing(
+                "A query needs the package duckdb.", hint="pip install 'headwater[query]'"
+            ) from error
+        self._error: type[Exception] = duckdb.Error
+        self._tables = tables
+        self._said = said
+        self._hint = hint or f"The tables are {', '.join(sorted(tables)) or 'none'}."
+        self.connection: Any = duckdb.connect(":memory:")
+
+    async def __aenter__(self) -> Self:
+        for name, dataset in self._tables.items():
+            self.connection.register(name, dataset)
         for setting in _SETTINGS:
-            connection.execute(setting)
-        return await asyncio.to_thread(_run, connection, text, limit)
-    except asyncio.CancelledError:
-        connection.interrupt()
-        raise
-    except duckdb.Error as error:
-        raise QueryRefused(
-            f"The query fails: {error}",
-            hint=f"The tables are {', '.join(sorted(tables)) or 'none'}.",
-        ) from error
-    finally:
-        connection.close()
+            self.connection.execute(setting)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if isinstance(error, asyncio.CancelledError):
+            self.connection.interrupt()
+        self.connection.close()
+        if isinstance(error, self._error):
+            raise QueryRefused(f"{self._said}: {error}", hint=self._hint) from error
+
+    async def table(self, sql: str) -> Any:
+        """The rows of a SELECT as an Arrow table. Headwater's own text, not a user's."""
+        return await asyncio.to_thread(lambda: self.connection.sql(sql).to_arrow_table())
 
 
 def _run(connection: Any, text: str, limit: int) -> Answer:

@@ -21,6 +21,7 @@ from headwater.stores.lake.engine import LakeEngine
 from headwater.stores.lake.manifest import WHOLE_EVERY, Latest, Manifest, Published, Retired
 from headwater.stores.lake.merging import next_run
 from headwater.views.batches import Part, ReadPart, RowsStep, StoredFile
+from headwater.views.recomputation import Recomputation, Recomputed
 from headwater.views.storage import Checkpoint, Hold, Place
 
 _REMOVED_AT_ONCE = 1_000
@@ -266,6 +267,14 @@ class LakeRows:
         from headwater.stores.lake.dataset import dataset
 
         return dataset(f"{self._engine.url}/{manifests.root(place)}", files, columns, tenant)
+
+    def recomputed(
+        self, place: Place, columns: Mapping[str, Sequence[Column]], wanted: Recomputation
+    ) -> Recomputed:
+        """What recomputes a SQL view by DuckDB; see Recomputes."""
+        from headwater.stores.lake.recomputing import recomputed
+
+        return recomputed(self, place, columns, wanted)
 
     async def differing(self, place: Place, file: StoredFile, part: Part, limit: int) -> list[str]:
         """Where a file does not hold exactly these rows; see OutsideRows."""

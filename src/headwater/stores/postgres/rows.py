@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import psycopg
@@ -17,7 +18,7 @@ from headwater.stores.postgres.sql_view import Storage, plan_sql_view
 from headwater.stores.postgres.sql_view_driven import DrivenSql
 from headwater.stores.postgres.sql_view_text import template
 from headwater.views.definition import Sample, Verification
-from headwater.views.driving.record import snapshot
+from headwater.views.driving.record import SQL, snapshot
 from headwater.views.port import Report
 from headwater.views.sql_view import SqlView
 
@@ -143,6 +144,15 @@ class PostgresRows(DrivenSql):
             if report is not None:
                 report(1, 1)
         return found
+
+    @asynccontextmanager
+    async def _held(self, connection: Connection) -> AsyncIterator[int]:
+        await connection.execute(SQL["session.snapshot"])
+        try:
+            await self.learn(connection)
+            yield await self._checkpoint(connection)
+        finally:
+            await connection.execute(SQL["session.end"])
 
     async def _checkpoint(self, connection: Connection) -> int:
         position = await self.record.checkpoint(connection)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 from psycopg import sql
 
@@ -107,19 +108,26 @@ class OutsideSql(DrivenSql, DrivenBatches):
         """
         async with self._database.connection() as connection:
             await self.learn(connection)
-            values = self._values
-            place = await self.outside.place(connection)
-            position, data = await self._tables.export(place, values.shape())
-            upto = max(position, await self._copy(connection, values, data))
-            try:
-                found = await self._compare(connection, upto, limit, sample)
-            finally:
-                await connection.execute(
-                    template("drop_compared").format(table=self.plan.tables.main)
-                )
+            async with self._held(connection) as upto:
+                found = await self._compared(connection, upto, limit, sample)
             if report is not None:
                 report(1, 1)
         return found
+
+    @asynccontextmanager
+    async def _held(self, connection: Connection) -> AsyncIterator[int]:
+        values = self._values
+        place = await self.outside.place(connection)
+        position, data = await self._tables.export(place, values.shape())
+        try:
+            upto = max(position, await self._copy(connection, values, data))
+            await connection.execute(SQL["session.snapshot"])
+            try:
+                yield upto
+            finally:
+                await connection.execute(SQL["session.end"])
+        finally:
+            await connection.execute(template("drop_compared").format(table=self.plan.tables.main))
 
     async def _copy(self, connection: Connection, values: Values, data: bytes) -> int:
         """Fills the temporary table; the end of the newest batch in it."""
@@ -139,12 +147,3 @@ class OutsideSql(DrivenSql, DrivenBatches):
         assert row is not None
         newest: int = row[0]
         return newest
-
-    async def _compare(
-        self, connection: Connection, upto: int, limit: int, sample: Sample | None
-    ) -> Verification:
-        await connection.execute(SQL["session.snapshot"])
-        try:
-            return await self._compared(connection, upto, limit, sample)
-        finally:
-            await connection.execute(SQL["session.end"])

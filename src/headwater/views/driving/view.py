@@ -32,6 +32,11 @@ class DrivenView(ABC):
         return self.record.name
 
     @property
+    def database(self) -> Database:
+        """The log's database, in the relay's role."""
+        return self._database
+
+    @property
     def definition(self) -> Definition:
         """What the view should be."""
         return self.record.definition

@@ -100,3 +100,9 @@ ALTER TABLE $other ATTACH PARTITION ID '$month' FROM $table
 
 -- name: exchange
 EXCHANGE TABLES $table AND $other
+
+-- name: recompute
+$select
+SETTINGS enable_extended_results_for_datetime_functions = 1, prefer_column_name_to_alias = 1,
+  aggregate_functions_null_for_empty = 0, join_use_nulls = 1, format_csv_null_representation = ''$reading
+FORMAT CSV

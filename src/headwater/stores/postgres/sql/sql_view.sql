@@ -204,3 +204,51 @@ SELECT headwater_event.position
 
 -- name: row_among
 SELECT to_jsonb(explained) FROM (SELECT {outputs} FROM {source}{where}{group_by}) AS explained
+
+-- name: fill_recomputed
+COPY {table} FROM STDIN (FORMAT csv, NULL '')
+
+-- name: orders_by_bytes
+-- In UTF-8 the order of code points is that of bytes.
+SELECT getdatabaseencoding() = 'UTF8'
+   AND (datcollate IN ('C', 'POSIX') AND datlocprovider::text = 'c' OR datlocprovider::text = 'b')
+  FROM pg_database WHERE datname = current_database()
+
+-- name: recomputed
+WITH both_sides AS (
+    SELECT 'expected' AS side, {expected} FROM {recomputed}{expected_kept}
+    UNION ALL
+    SELECT 'stored' AS side, {stored} FROM {table}{stored_kept}
+), compared AS (
+    SELECT side, {compared} FROM both_sides{window}
+), differing AS (
+    SELECT 'expected' AS side, * FROM (
+        SELECT {columns} FROM compared WHERE side = 'expected'
+        EXCEPT ALL
+        SELECT {columns} FROM compared WHERE side = 'stored') AS missing
+    UNION ALL
+    SELECT 'stored' AS side, * FROM (
+        SELECT {columns} FROM compared WHERE side = 'stored'
+        EXCEPT ALL
+        SELECT {columns} FROM compared WHERE side = 'expected') AS surplus
+), shown AS (
+    SELECT differing.side, {keys}, (SELECT to_jsonb(shown) FROM (SELECT {shown}) AS shown) AS row
+      FROM differing
+     WHERE jsonb_build_array({keys}) <> ALL (%(parked_keys)s::jsonb[])
+)
+SELECT tenant, (array_agg(row) FILTER (WHERE side = 'expected'))[1],
+       (array_agg(row) FILTER (WHERE side = 'stored'))[1], count(*) OVER ()
+  FROM shown GROUP BY {keys}
+ ORDER BY {keys} LIMIT %(limit)s::bigint
+
+-- name: count_recomputed
+SELECT count(*) FROM {recomputed}
+ WHERE jsonb_build_array({keys}) <> ALL (%(parked_keys)s::jsonb[]){kept}
+
+-- name: near
+-- Sums of floats, whose last digits depend on the order: by the sum of the absolute values.
+CASE WHEN count({column}) OVER same_group = 2
+      AND max({column}) OVER same_group - min({column}) OVER same_group
+          <= 1e-9::double precision * max({magnitude}) OVER same_group
+     THEN max({column}) OVER same_group
+     ELSE {column} END AS {column}
