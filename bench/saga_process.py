@@ -14,14 +14,15 @@ import msgspec
 import uvloop
 
 from bench.job_process import lines
-from bench.shop import make
-from headwater import Settings
 
 AT_ONCE = 50
 
 
 async def headwater(url: str, _count: int, _each_second: float) -> None:
     """Takes part in the work."""
+    from bench.shop import make
+    from headwater import Settings
+
     app = make(Settings(database_url=url, pool_size=20), sagas=True)
     async with app:
         go, end = lines()
@@ -46,6 +47,8 @@ async def dbos(url: str, count: int, each_second: float) -> None:
         return int(await step(number) + await step(number + 1) + await step(number + 2))
 
     DBOS.launch()
+    for number in range(20):  # Headwater's workers have been warmed up too
+        await (await DBOS.start_workflow_async(three, number)).get_result()
     go, _ = lines()
     await go.wait()
     waits: list[float] = []

@@ -88,3 +88,9 @@ SELECT count(*)::int FROM headwater.sagas AS s WHERE s.ended_at IS NOT NULL
 SELECT (extract(epoch FROM f.recorded_at - e.recorded_at) * 1000)::float8
 FROM headwater.events AS e JOIN headwater.events AS f ON f.stream = 'saga/visit/' || (e.data->>'visit') AND f.tenant = e.tenant AND f.type = 'saga.finished'
 WHERE e.type = 'visit.began' AND e.data->>'visit' LIKE 'steady%'
+
+-- name: end_sessions
+SELECT pg_terminate_backend(a.pid, 5000) FROM pg_stat_activity AS a WHERE a.datname = %(database)s
+
+-- name: drop_slots
+SELECT pg_drop_replication_slot(s.slot_name) FROM pg_replication_slots AS s WHERE s.database = %(database)s
