@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # Processes that share the tests, each with servers of its own.
 WORKERS ?= 3
 
-.PHONY: demo football portfolio orders classroom strategy services test lint bench simulate run clean
+.PHONY: demo football portfolio orders classroom strategy services test lint bench race simulate run clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python -m examples.airport
@@ -29,6 +29,10 @@ lint: $(VENV)/dev.stamp
 
 bench: $(VENV)/dev.stamp
 	$(BIN)/python -m bench
+
+# Beside the peers, each in an environment of its own below build/race.
+race: $(VENV)/dev.stamp
+	$(BIN)/python -m race --rounds $(or $(ROUNDS),3)
 
 # A seed is drawn and printed where none is given.
 simulate: $(VENV)/dev.stamp

@@ -1,0 +1,99 @@
+"""What all contestants do in the same way: the facts they write, how they are timed, what they print."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+Work = dict[str, int]
+Figures = dict[str, float]
+Run = Callable[[str, Work], Figures | Coroutine[Any, Any, Figures]]
+
+STREAMS_EACH = 100
+"""Streams of one writer; nobody else writes to them."""
+
+
+def document(number: int, streams: int) -> dict[str, Any]:
+    """The data of the n-th fact: that of ``bench.shop.event``."""
+    return {
+        "order": f"o{number % streams}",
+        "customer": f"c{(number * 7919) % streams}",
+        "total": str(number % 10_000 / 100),
+        "lines": number % 9,
+    }
+
+
+def stream_of(writer: int, turn: int) -> int:
+    """Which stream a writer appends to in a turn."""
+    return writer * STREAMS_EACH + turn % STREAMS_EACH
+
+
+async def rate(
+    writers: int, turns: int, one: Callable[[int, int], Awaitable[object]], warm: int = STREAMS_EACH
+) -> float:
+    """Calls a second of concurrent tasks, each with so many turns, after some that are not measured.
+
+    By default those write to each stream once, so that none is new.
+    """
+
+    async def some(writer: int, first: int, count: int) -> None:
+        for turn in range(first, first + count):
+            await one(writer, turn)
+
+    await asyncio.gather(*(some(writer, 0, warm) for writer in range(writers)))
+    started = time.perf_counter()
+    await asyncio.gather(*(some(writer, warm, turns) for writer in range(writers)))
+    return writers * turns / (time.perf_counter() - started)
+
+
+def rate_in_threads(
+    writers: int, turns: int, one: Callable[[int, int], object], warm: int = STREAMS_EACH
+) -> float:
+    """The same of threads, for libraries that block."""
+    failed: list[BaseException] = []
+
+    def some(writer: int, first: int, count: int) -> None:
+        try:
+            for turn in range(first, first + count):
+                one(writer, turn)
+        except BaseException as error:
+            failed.append(error)
+            raise
+
+    def all_of(first: int, count: int) -> float:
+        threads = [threading.Thread(target=some, args=(n, first, count)) for n in range(writers)]
+        started = time.perf_counter()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if failed:
+            raise failed[0]
+        return time.perf_counter() - started
+
+    all_of(0, warm)
+    return writers * turns / all_of(warm, turns)
+
+
+def run(systems: dict[str, Run]) -> None:
+    """Runs ``SYSTEM URL WORK``, as the command line says, and prints its figures as one line of JSON."""
+    _, system, url, work = sys.argv[:4]
+    found = systems[system](url, json.loads(work))
+    if inspect.iscoroutine(found):
+        import uvloop  # the loop that `headwater` runs on, whoever is measured
+
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            found = runner.run(found)
+    print(json.dumps(found), flush=True)
+
+
+def folder() -> Path:
+    """Where a contestant may write, on the disk of the race."""
+    return Path.cwd()
