@@ -25,7 +25,6 @@ class Contestant:
 class Discipline:
     """The same work for several contestants: ``race/work/<name>.py``, with these sizes."""
 
-    title: str
     work: Mapping[str, int]
     measures: tuple[Measure, ...]
     settings: Mapping[str, str] = field(default_factory=dict)
@@ -56,7 +55,6 @@ CONTESTANTS: dict[str, Contestant] = {
 
 DISCIPLINES: dict[str, Discipline] = {
     "appends": Discipline(
-        "appends",
         {"writers": 16, "singles": 8_000, "in_batches": 32_000, "batch": 100},
         (
             Measure("singles", "one fact each, 16 writers", "facts/s"),
@@ -68,6 +66,55 @@ DISCIPLINES: dict[str, Discipline] = {
             "eventsourcing": "Application.save by 16 threads, pool of 16, database functions on",
             "umadb": "its own server from the same package with its defaults, not Postgres; a client for each of 16 threads",
             "emmett": "appendToStream by 16 callers of one Node process, pool of 16",
+        },
+    ),
+    "relay": Discipline(
+        {"each_second": 200, "seconds": 10, "behind": 20_000},
+        (
+            Measure("p50", "commit to another process at 200/s, p50", "ms", lower_is_better=True),
+            Measure("p99", "commit to another process at 200/s, p99", "ms", lower_is_better=True),
+            Measure("rate", "catching up with 20,000 facts", "facts/s"),
+        ),
+        {
+            OURS: "app.append, and app.log.tail in the process of the relay; defaults",
+            LIMIT: "one table, one writer; a SELECT by id each millisecond, 1,000 rows at most",
+            "debezium": "embedded engine, pgoutput, JSON without schemas, no initial snapshot, defaults otherwise; through a forwarder from TCP to the server's socket",
+        },
+    ),
+    "queues": Discipline(
+        {"jobs": 5_000, "each_second": 100, "seconds": 10},
+        (
+            Measure("rate", "empty jobs, 2 processes", "jobs/s"),
+            Measure("p50", "enqueue to start at 100/s, p50", "ms", lower_is_better=True),
+            Measure("p99", "enqueue to start at 100/s, p99", "ms", lower_is_better=True),
+        ),
+        {
+            OURS: "2 processes of 20 workers; defaults",
+            LIMIT: "one table; one INSERT of all, 2 connections that delete 100 rows each with SKIP LOCKED, each millisecond when idle",
+            "pgqueuer": "asyncpg, batches of 100, listening; enqueued 1,000 a call",
+            "procrastinate": "2 workers of concurrency 20, listening; deferred 1,000 a call",
+            "dbos": "a workflow without steps in a queue, worker concurrency 20, looks each 10 ms instead of its default of a second",
+        },
+    ),
+    "projections": Discipline(
+        {"facts": 10_000, "streams": 1_000},
+        (Measure("rate", "a count for each of 1,000 streams, catching up", "facts/s"),),
+        {
+            OURS: "app.fold, one document for each stream; the relay's start is measured too",
+            LIMIT: "one INSERT of one SELECT with GROUP BY",
+            "eventsourcing": "ProjectionRunner, its view in Postgres, single-row tracking; the runner's start is measured too",
+        },
+    ),
+    "workflows": Discipline(
+        {"workflows": 1_000, "each_second": 20, "seconds": 5},
+        (
+            Measure("rate", "three steps, 2 processes", "workflows/s"),
+            Measure("p50", "begin to end of three steps at 20/s, p50", "ms", lower_is_better=True),
+        ),
+        {
+            OURS: "a saga of three commands that append; 2 worker processes, and a relay",
+            LIMIT: "5 commits for each, 20 at once on 20 connections",
+            "dbos": "three empty steps, 50 workflows at once in each of 2 processes, pool of 50; no queue",
         },
     ),
 }

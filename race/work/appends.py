@@ -11,7 +11,6 @@ import time
 import uuid
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 from race.work.shared import (
     STREAMS_EACH,
@@ -85,39 +84,14 @@ async def raw(url: str, work: Work) -> Figures:
     return figures
 
 
-def eventsourcing_env(url: str, pool: int) -> dict[str, str]:
-    """Settings of `eventsourcing.postgres`: https://eventsourcing.readthedocs.io/en/stable/topics/persistence.html."""
-    parts = urlsplit(url)
-    asked = parse_qs(parts.query)
-    return {
-        "PERSISTENCE_MODULE": "eventsourcing.postgres",
-        "POSTGRES_DBNAME": parts.path.lstrip("/"),
-        "POSTGRES_HOST": asked["host"][0],
-        "POSTGRES_PORT": asked["port"][0],
-        "POSTGRES_USER": parts.username or "",
-        "POSTGRES_PASSWORD": "none",  # it must be set; the server asks for none
-        "POSTGRES_POOL_SIZE": str(
-            pool
-        ),  # 5 by default: a writer would wait for another's connection
-        "POSTGRES_ENABLE_DB_FUNCTIONS": "y",  # one round trip for the lock and the inserts
-    }
-
-
 def eventsourcing(url: str, work: Work) -> Figures:
     """By ``Application.save`` of aggregates that are held in memory, as its tutorial does, in threads."""
     from eventsourcing.application import Application
-    from eventsourcing.domain import Aggregate, event
 
-    class Order(Aggregate):
-        def __init__(self) -> None:
-            self.placed: tuple[str, str, str, int] | None = None
-
-        @event("Placed")
-        def place(self, order: str, customer: str, total: str, lines: int) -> None:
-            self.placed = (order, customer, total, lines)
+    from race.work.eventsourcing_orders import Order, settings
 
     writers, streams, singles, batches = turns_of(work)
-    app: Any = Application(env=eventsourcing_env(url, writers))
+    app: Any = Application(env=settings(url, writers))
     orders = [Order() for _ in range(streams)]
 
     def many(writer: int, turn: int, count: int) -> None:
