@@ -8,6 +8,7 @@ import os
 import platform
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,6 +75,7 @@ class Race:
     ) -> None:
         database = f"race_{discipline}_{name}"
         label = f"{discipline}, round {turn + 1}, {CONTESTANTS[name].title}"
+        began = time.monotonic()
         with place.database(database) as admin_url:
             ours = name == OURS
             url = asyncio.run(place.migrated(admin_url, database)) if ours else admin_url
@@ -86,7 +88,8 @@ class Race:
                 self.failures.append(f"{label}: {failure}")
                 print(self.failures[-1], file=sys.stderr, flush=True)
                 return
-        print(f"{label}: {figures}", file=sys.stderr, flush=True)
+        seconds = time.monotonic() - began
+        print(f"{label}: {figures} ({seconds:.0f} s)", file=sys.stderr, flush=True)
         for case in cases:
             if case.measure.key in figures:
                 case.rounds.setdefault(name, []).append(figures[case.measure.key])

@@ -82,7 +82,7 @@ DISCIPLINES: dict[str, Discipline] = {
         },
     ),
     "queues": Discipline(
-        {"jobs": 5_000, "each_second": 100, "seconds": 10},
+        {"jobs": 3_000, "each_second": 100, "seconds": 10},
         (
             Measure("rate", "empty jobs, 2 processes", "jobs/s"),
             Measure("p50", "enqueue to start at 100/s, p50", "ms", lower_is_better=True),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -44,7 +45,8 @@ def run(
 ) -> dict[str, float]:
     """The figures that a contestant prints as its last line. Raises RunFailed."""
     folder = environment.folder / "run"
-    folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     path = [str(ROOT)]
     if not contestant.packages:  # Headwater itself: from where this process has it
         path += [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]

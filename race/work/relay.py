@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 import tempfile
 import threading
@@ -25,6 +26,8 @@ MANY = 10_000_000
 """Streams: none has two facts, and a fact's number is in its data."""
 CHUNK = 5_000
 SLOT = "debezium"
+POLL_MS = 1
+"""How long Debezium gathers a batch. Its default is 500, which is then its latency."""
 
 
 class Receipts:
@@ -63,11 +66,11 @@ async def follower(system: str, url: str, work: Work, first: int, count: int) ->
 
 
 async def times_of(process: Any) -> dict[int, int]:
-    """What the follower has seen, once it has seen all."""
-    line = await process.stdout.readline()
-    if not line:
-        raise RuntimeError("the process that follows has ended early")
-    return {int(number): at for number, at in json.loads(line).items()}
+    """What the follower has seen, once it has seen all; what Java logs before it is passed over."""
+    while line := await process.stdout.readline():
+        if line.startswith(b"{"):
+            return {int(number): at for number, at in json.loads(line).items()}
+    raise RuntimeError("the process that follows has ended early")
 
 
 async def measure(
@@ -241,6 +244,7 @@ def _debezium_follows(url: str) -> None:
             "publication.autocreate.mode": "filtered",
             "slot.name": SLOT,
             "snapshot.mode": "no_data",
+            "poll.interval.ms": str(POLL_MS),
             "table.include.list": "public.outbox",
             "key.converter.schemas.enable": "false",
             "value.converter.schemas.enable": "false",
@@ -253,6 +257,7 @@ def _debezium_follows(url: str) -> None:
     all_came.wait()
     _tell(receipts)
     engine.close()
+    os._exit(0)  # threads of the JVM would keep the process
 
 
 def _wait_for_slot(url: str) -> None:
