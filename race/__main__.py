@@ -132,8 +132,8 @@ class Race:
         }
 
 
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+def _interrupt(number: int, _frame: FrameType | None) -> None:
+    sys.exit(128 + number)  # by way of every `finally`
 
 
 def parsed(arguments: Sequence[str]) -> Race:
@@ -156,7 +156,8 @@ def parsed(arguments: Sequence[str]) -> Race:
 def main() -> None:
     """Ends with 1 where a contestant failed."""
     race = parsed(sys.argv[1:])
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     race.install()
     place = ground(FOLDER / "postgres", wal_level="logical")  # for Debezium, and so for all
     place.server.start()

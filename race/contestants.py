@@ -55,7 +55,7 @@ CONTESTANTS: dict[str, Contestant] = {
 
 DISCIPLINES: dict[str, Discipline] = {
     "appends": Discipline(
-        {"writers": 16, "singles": 8_000, "in_batches": 32_000, "batch": 100},
+        {"writers": 16, "singles": 6_400, "in_batches": 32_000, "batch": 100},
         (
             Measure("singles", "one fact each, 16 writers", "facts/s"),
             Measure("batches", "100 facts each, 16 writers", "facts/s"),
@@ -78,11 +78,11 @@ DISCIPLINES: dict[str, Discipline] = {
         {
             OURS: "app.append, and app.log.tail in the process of the relay; defaults",
             LIMIT: "one table, one writer; a SELECT by id each millisecond, 1,000 rows at most",
-            "debezium": "embedded engine, pgoutput, JSON without schemas, no initial snapshot, defaults otherwise; through a forwarder from TCP to the server's socket",
+            "debezium": "embedded engine, pgoutput, JSON without schemas, no initial snapshot, poll.interval.ms 1 instead of 500, defaults otherwise; through a forwarder from TCP to the server's socket",
         },
     ),
     "queues": Discipline(
-        {"jobs": 3_000, "each_second": 100, "seconds": 10},
+        {"jobs": 2_000, "each_second": 100, "seconds": 10},
         (
             Measure("rate", "empty jobs, 2 processes", "jobs/s"),
             Measure("p50", "enqueue to start at 100/s, p50", "ms", lower_is_better=True),
@@ -97,7 +97,7 @@ DISCIPLINES: dict[str, Discipline] = {
         },
     ),
     "projections": Discipline(
-        {"facts": 10_000, "streams": 1_000},
+        {"facts": 5_000, "streams": 1_000},
         (Measure("rate", "a count for each of 1,000 streams, catching up", "facts/s"),),
         {
             OURS: "app.fold, one document for each stream; the relay's start is measured too",
@@ -106,7 +106,7 @@ DISCIPLINES: dict[str, Discipline] = {
         },
     ),
     "workflows": Discipline(
-        {"workflows": 1_000, "each_second": 20, "seconds": 5},
+        {"workflows": 600, "each_second": 20, "seconds": 5},
         (
             Measure("rate", "three steps, 2 processes", "workflows/s"),
             Measure("p50", "begin to end of three steps at 20/s, p50", "ms", lower_is_better=True),

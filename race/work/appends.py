@@ -17,9 +17,9 @@ from race.work.shared import (
     Figures,
     Work,
     document,
-    folder,
     rate,
     rate_in_threads,
+    raw_connections,
     run,
     stream_of,
 )
@@ -57,31 +57,22 @@ async def headwater(url: str, work: Work) -> Figures:
 
 async def raw(url: str, work: Work) -> Figures:
     """By plain INSERT, each in a commit of its own, into a table with a position and no other index."""
-    from psycopg import AsyncConnection
-
-    from headwater.log.statements import Statements
-
-    statements = Statements("race")
     writers, streams, singles, batches = turns_of(work)
-    connections = [await AsyncConnection.connect(url, autocommit=True) for _ in range(writers)]
-    await connections[0].execute(statements["race.facts"])
+    connections, statements = await raw_connections(url, writers, "facts")
 
     async def many(writer: int, turn: int, count: int) -> None:
         number = stream_of(writer, turn)
         data = [json.dumps(document(number, streams)) for _ in range(count)]
         values = {"stream": f"order/o{number}", "data": data}
-        await connections[writer].execute(statements["race.insert_facts"], values, prepare=True)
+        await connections[writer].execute(statements["race.insert_facts"], values)
 
-    figures = {
+    return {
         "singles": await rate(writers, singles, lambda writer, turn: many(writer, turn, 1)),
         "batches": work["batch"]
         * await rate(
             writers, batches, lambda writer, turn: many(writer, turn, work["batch"]), warm=2
         ),
     }
-    for connection in connections:
-        await connection.close()
-    return figures
 
 
 def eventsourcing(url: str, work: Work) -> Figures:
@@ -116,7 +107,7 @@ def umadb(_url: str, work: Work) -> Figures:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{found.getsockname()[1]}"
-    with tempfile.TemporaryDirectory(dir=folder()) as data:
+    with tempfile.TemporaryDirectory(dir=Path.cwd()) as data:
         command = [str(Path(sys.executable).with_name("umadb")), "--listen", address]
         server = subprocess.Popen([*command, "--db-path", data], stdout=subprocess.DEVNULL)
         try:

@@ -6,7 +6,7 @@ import json
 import time
 from typing import Any
 
-from race.work.shared import Figures, Work, document, run
+from race.work.shared import Figures, Work, document, raw_connections, run
 
 
 async def headwater(url: str, work: Work) -> Figures:
@@ -31,16 +31,13 @@ async def headwater(url: str, work: Work) -> Figures:
 
 async def raw(url: str, work: Work) -> Figures:
     """One INSERT of all counts by one SELECT, which no program that takes facts as they come can do."""
-    from psycopg import AsyncConnection
-
+    (connection,), statements = await raw_connections(url, 1, "facts")
+    await connection.execute(statements["race.counts"])
     data = [json.dumps(document(number, work["streams"])) for number in range(work["facts"])]
-    async with await AsyncConnection.connect(url, autocommit=True) as connection:
-        await connection.execute("CREATE TABLE facts (position bigserial PRIMARY KEY, data jsonb)")
-        await connection.execute("CREATE TABLE counts (stream text PRIMARY KEY, placed bigint)")
-        await connection.execute("INSERT INTO facts (data) SELECT d::jsonb FROM unnest(%s::text[]) AS d", [data])  # fmt: skip
-        started = time.perf_counter()
-        await connection.execute("INSERT INTO counts SELECT data->>'order', count(*) FROM facts GROUP BY 1")  # fmt: skip
-        return {"rate": work["facts"] / (time.perf_counter() - started)}
+    await connection.execute(statements["race.insert_facts"], {"stream": "order", "data": data})
+    started = time.perf_counter()
+    await connection.execute(statements["race.insert_counts"])
+    return {"rate": work["facts"] / (time.perf_counter() - started)}
 
 
 def eventsourcing(url: str, work: Work) -> Figures:

@@ -8,9 +8,7 @@ from statistics import quantiles
 from typing import Any
 
 from bench.job_runs import starting, through
-from race.work.shared import Figures, Run, Work, run
-
-BATCH = 100
+from race.work.shared import Figures, Run, Work, raw_connections, run
 
 
 def peer(name: str) -> Run:
@@ -38,16 +36,12 @@ def peer(name: str) -> Run:
 
 async def raw(url: str, work: Work) -> Figures:
     """A table: one INSERT, then two connections that delete a hundred rows at a time with SKIP LOCKED."""
-    from psycopg import AsyncConnection
-
-    take = "DELETE FROM jobs WHERE id IN (SELECT id FROM jobs ORDER BY id LIMIT %s FOR UPDATE SKIP LOCKED) RETURNING at_ns"
-    one, two, writer = [await AsyncConnection.connect(url, autocommit=True) for _ in range(3)]
-    await writer.execute("CREATE TABLE jobs (id bigserial PRIMARY KEY, at_ns bigint NOT NULL)")
+    (one, two, writer), statements = await raw_connections(url, 3, "jobs")
     waits: list[float] = []
 
     async def until(connection: Any, done: asyncio.Event) -> None:
         while True:
-            cursor = await connection.execute(take, [BATCH], prepare=True)
+            cursor = await connection.execute(statements["race.take_jobs"])
             rows = await cursor.fetchall()
             waits.extend((time.time_ns() - at) / 1e6 for (at,) in rows if at)
             if not rows and done.is_set():
@@ -58,7 +52,7 @@ async def raw(url: str, work: Work) -> Figures:
     done = asyncio.Event()
     done.set()
     began = time.perf_counter()
-    await writer.execute("INSERT INTO jobs (at_ns) SELECT 0 FROM generate_series(1, %s)", [work["jobs"]])  # fmt: skip
+    await writer.execute(statements["race.insert_jobs"], {"at_ns": 0, "count": work["jobs"]})
     await asyncio.gather(until(one, done), until(two, done))
     rate = work["jobs"] / (time.perf_counter() - began)
     done = asyncio.Event()
@@ -67,12 +61,11 @@ async def raw(url: str, work: Work) -> Figures:
     for number in range(work["each_second"] * work["seconds"]):
         due = began + number / work["each_second"]
         await asyncio.sleep(max(due - time.perf_counter(), 0))
-        await writer.execute("INSERT INTO jobs (at_ns) VALUES (%s)", [time.time_ns()], prepare=True)
+        values = {"at_ns": time.time_ns(), "count": 1}
+        await writer.execute(statements["race.insert_jobs"], values)
     done.set()
     await takers
     found = quantiles(waits, n=100)
-    for connection in (one, two, writer):
-        await connection.close()
     return {"rate": rate, "p50": found[49], "p99": found[98]}
 
 

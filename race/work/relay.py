@@ -20,7 +20,7 @@ from statistics import quantiles
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from race.work.shared import Figures, Work, document, folder, run
+from race.work.shared import Figures, Work, document, run
 
 MANY = 10_000_000
 """Streams: none has two facts, and a fact's number is in its data."""
@@ -177,12 +177,10 @@ async def debezium(url: str, work: Work) -> Figures:
     if len(sys.argv) > 4:
         await asyncio.to_thread(_debezium_follows, url)
         return {}
-    async with _table(url) as (connection, append, bulk), _on_tcp(url) as port:
-        with tempfile.TemporaryDirectory(dir=folder()) as kept:
+    async with _table(url) as (_, append, bulk), _on_tcp(url) as port:
+        with tempfile.TemporaryDirectory(dir=Path.cwd()) as kept:
             where = f"{url}&tcp={port}&offsets={kept}/offsets.dat"
-            figures = await measure("debezium", where, work, append, bulk)
-        del connection
-    return figures
+            return await measure("debezium", where, work, append, bulk)
 
 
 @asynccontextmanager

@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from pathlib import Path
 from typing import Any
 
 Work = dict[str, int]
@@ -94,6 +93,15 @@ def run(systems: dict[str, Run]) -> None:
     print(json.dumps(found), flush=True)
 
 
-def folder() -> Path:
-    """Where a contestant may write, on the disk of the race."""
-    return Path.cwd()
+async def raw_connections(url: str, count: int, table: str) -> tuple[list[Any], Any]:
+    """Connections to plain Postgres, and the statements of race/sql/ by name, after the table's has been run."""
+    from psycopg import AsyncConnection
+
+    from headwater.log.statements import Statements
+
+    statements = Statements("race")
+    opened = [await AsyncConnection.connect(url, autocommit=True) for _ in range(count)]
+    for connection in opened:
+        connection.prepare_threshold = 0
+    await opened[0].execute(statements[f"race.{table}"], prepare=False)
+    return opened, statements

@@ -7,7 +7,7 @@ import time
 from statistics import median
 from typing import Any
 
-from race.work.shared import Figures, Work, run
+from race.work.shared import Figures, Work, raw_connections, run
 
 AT_ONCE = 20
 
@@ -30,27 +30,22 @@ async def dbos(url: str, work: Work) -> Figures:
 
 async def raw(url: str, work: Work) -> Figures:
     """Five commits for each: one row for the workflow, one for each step, and the end."""
-    from psycopg import AsyncConnection
-
+    connections, statements = await raw_connections(url, AT_ONCE, "workflows")
     free: asyncio.Queue[Any] = asyncio.Queue()
-    for _ in range(AT_ONCE):
-        free.put_nowait(await AsyncConnection.connect(url, autocommit=True))
+    for connection in connections:
+        free.put_nowait(connection)
     waits: list[float] = []
 
     async def one(number: int) -> None:
         connection = await free.get()
         began = time.perf_counter()
-        await connection.execute("INSERT INTO workflows VALUES (%s, false)", [number], prepare=True)
+        await connection.execute(statements["race.begin_workflow"], {"id": number})
         for step in range(3):
-            await connection.execute("INSERT INTO steps VALUES (%s, %s)", [number, step], prepare=True)  # fmt: skip
-        await connection.execute("UPDATE workflows SET done = true WHERE id = %s", [number], prepare=True)  # fmt: skip
+            await connection.execute(statements["race.insert_step"], {"id": number, "step": step})
+        await connection.execute(statements["race.end_workflow"], {"id": number})
         waits.append((time.perf_counter() - began) * 1000)
         free.put_nowait(connection)
 
-    connection = await free.get()
-    await connection.execute("CREATE TABLE workflows (id bigint PRIMARY KEY, done boolean)")
-    await connection.execute("CREATE TABLE steps (id bigint, step int, PRIMARY KEY (id, step))")
-    free.put_nowait(connection)
     began = time.perf_counter()
     await asyncio.gather(*(one(number) for number in range(work["workflows"])))
     rate = work["workflows"] / (time.perf_counter() - began)
@@ -60,8 +55,6 @@ async def raw(url: str, work: Work) -> Figures:
         running.append(asyncio.create_task(one(work["workflows"] + number)))
         await asyncio.sleep(1 / work["each_second"])
     await asyncio.gather(*running)
-    for _ in range(AT_ONCE):
-        await (await free.get()).close()
     return {"rate": rate, "p50": median(waits)}
 
 
