@@ -7,6 +7,7 @@ workflows itself, 50 at once or so many each second, and prints how long all too
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import time
 
@@ -35,7 +36,7 @@ async def dbos(url: str, count: int, each_second: float) -> None:
     """Workflows of three empty steps, each run in the process that starts it."""
     from dbos import DBOS, DBOSConfig
 
-    config = DBOSConfig(name="bench", system_database_url=url, log_level="ERROR", sys_db_pool_size=AT_ONCE)  # fmt: skip
+    config = DBOSConfig(name="bench", system_database_url=url, log_level="ERROR", sys_db_pool_size=AT_ONCE, executor_id=str(os.getpid()))  # fmt: skip
     DBOS(config=config)
 
     @DBOS.step()
@@ -76,6 +77,4 @@ if __name__ == "__main__":
         runner.run(
             {"headwater": headwater, "dbos": dbos}[system](database, int(number_of), float(rate))
         )
-    import os
-
     os._exit(0)

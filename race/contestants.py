@@ -1,4 +1,15 @@
-"""Who races in what, with which versions and settings. The work is the same for all."""
+"""Who races in what, with which versions and settings. The work is the same for all.
+
+The settings of peers are what their own documents say, and where those name a trade-off, what serves the peer in this race:
+
+- eventsourcing: https://eventsourcing.readthedocs.io/en/stable/topics/persistence.html
+- UmaDB: the description of the package, https://pypi.org/project/umadb/
+- Emmett: https://event-driven-io.github.io/emmett/getting-started.html
+- Debezium: https://debezium.io/documentation/reference/stable/connectors/postgresql.html and .../development/engine.html
+- Procrastinate: https://procrastinate.readthedocs.io/en/stable/howto/production/concurrency.html
+- PgQueuer: the docstrings of `pgqueuer.core.qm`
+- DBOS: https://docs.dbos.dev/python/tutorials/queue-tutorial, which advises to limit each worker
+"""
 
 from __future__ import annotations
 
