@@ -4,7 +4,7 @@ The settings of peers are what their own documents say, and where those name a t
 
 - eventsourcing: https://eventsourcing.readthedocs.io/en/stable/topics/persistence.html
 - UmaDB: the description of the package, https://pypi.org/project/umadb/
-- Emmett: https://event-driven-io.github.io/emmett/getting-started.html
+- Emmett: https://event-driven-io.github.io/emmett/event-stores/postgresql.html
 - Debezium: https://debezium.io/documentation/reference/stable/connectors/postgresql.html and .../development/engine.html
 - Procrastinate: https://procrastinate.readthedocs.io/en/stable/howto/production/concurrency.html
 - PgQueuer: the docstrings of `pgqueuer.core.qm`
@@ -68,8 +68,8 @@ DISCIPLINES: dict[str, Discipline] = {
     "appends": Discipline(
         {"writers": 16, "singles": 6_400, "in_batches": 32_000, "batch": 100},
         (
-            Measure("singles", "one fact each, 16 writers", "facts/s"),
-            Measure("batches", "100 facts each, 16 writers", "facts/s"),
+            Measure("singles", "one event each, 16 writers", "events/s"),
+            Measure("batches", "100 events each, 16 writers", "events/s"),
         ),
         {
             OURS: "app.append by 16 tasks of one process, which share commits; pool of 16",
@@ -84,7 +84,7 @@ DISCIPLINES: dict[str, Discipline] = {
         (
             Measure("p50", "commit to another process at 200/s, p50", "ms", lower_is_better=True),
             Measure("p99", "commit to another process at 200/s, p99", "ms", lower_is_better=True),
-            Measure("rate", "catching up with 20,000 facts", "facts/s"),
+            Measure("rate", "catching up with 20,000 events", "events/s"),
         ),
         {
             OURS: "app.append, and app.log.tail in the process of the relay; defaults",
@@ -108,8 +108,8 @@ DISCIPLINES: dict[str, Discipline] = {
         },
     ),
     "projections": Discipline(
-        {"facts": 5_000, "streams": 1_000},
-        (Measure("rate", "a count for each of 1,000 streams, catching up", "facts/s"),),
+        {"events": 5_000, "streams": 1_000},
+        (Measure("rate", "a count for each of 1,000 streams, catching up", "events/s"),),
         {
             OURS: "app.fold, one document for each stream; the relay's start is measured too",
             LIMIT: "one INSERT of one SELECT with GROUP BY",

@@ -1,17 +1,17 @@
--- name: facts
-CREATE TABLE facts (
+-- name: events
+CREATE TABLE events (
   position bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, stream text NOT NULL, type text NOT NULL,
   recorded_at timestamptz NOT NULL DEFAULT clock_timestamp(), data jsonb NOT NULL)
 
--- name: insert_facts
-INSERT INTO facts (stream, type, data)
+-- name: insert_events
+INSERT INTO events (stream, type, data)
 SELECT %(stream)s::text, 'order.placed', d::jsonb FROM unnest(%(data)s::text[]) AS d
 
 -- name: counts
 CREATE TABLE counts (stream text PRIMARY KEY, placed bigint NOT NULL)
 
 -- name: insert_counts
-INSERT INTO counts SELECT f.data ->> 'order', count(*) FROM facts AS f GROUP BY 1
+INSERT INTO counts SELECT e.data ->> 'order', count(*) FROM events AS e GROUP BY 1
 
 -- name: jobs
 CREATE TABLE jobs (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, at_ns bigint NOT NULL)

@@ -1,4 +1,4 @@
-"""Appends by concurrent writers: one fact at a time, and batches to one stream. Facts a second of each."""
+"""Appends by concurrent writers: one event at a time, and batches to one stream. Events a second of each."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from race.work.shared import (
 
 
 def turns_of(work: Work) -> tuple[int, int, int, int]:
-    """Writers, streams, turns of each writer with one fact, and with a batch."""
+    """Writers, streams, turns of each writer with one event, and with a batch."""
     writers = work["writers"]
     batches = work["in_batches"] // work["batch"] // writers
     return writers, writers * STREAMS_EACH, work["singles"] // writers, batches
@@ -58,13 +58,13 @@ async def headwater(url: str, work: Work) -> Figures:
 async def raw(url: str, work: Work) -> Figures:
     """By plain INSERT, each in a commit of its own, into a table with a position and no other index."""
     writers, streams, singles, batches = turns_of(work)
-    connections, statements = await raw_connections(url, writers, "facts")
+    connections, statements = await raw_connections(url, writers, "events")
 
     async def many(writer: int, turn: int, count: int) -> None:
         number = stream_of(writer, turn)
         data = [json.dumps(document(number, streams)) for _ in range(count)]
         values = {"stream": f"order/o{number}", "data": data}
-        await connections[writer].execute(statements["race.insert_facts"], values)
+        await connections[writer].execute(statements["race.insert_events"], values)
 
     return {
         "singles": await rate(writers, singles, lambda writer, turn: many(writer, turn, 1)),

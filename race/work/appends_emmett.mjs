@@ -1,5 +1,5 @@
 // Emmett's appends, as race/work/appends.py measures the others: node appends_emmett.mjs PACKAGES URL WORK.
-// Configured as https://event-driven-io.github.io/emmett/getting-started.html does, with a connection for each writer.
+// Configured as https://event-driven-io.github.io/emmett/event-stores/postgresql.html does, with a connection for each writer.
 import { createRequire } from "node:module";
 import { performance } from "node:perf_hooks";
 

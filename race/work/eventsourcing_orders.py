@@ -39,7 +39,7 @@ class Order(Aggregate):
 
     @event("Placed")
     def place(self, order: str, customer: str, total: str, lines: int) -> None:
-        """One fact."""
+        """One event."""
         self.placed = (order, customer, total, lines)
 
 
@@ -54,7 +54,7 @@ class Counts(PostgresTrackingRecorder):
         self.sql_create_statements.append(SQL(create).format())
 
     def count(self, order: str, tracking: Tracking) -> None:
-        """Counts one fact and notes its position, in one transaction."""
+        """Counts one event and notes its position, in one transaction."""
         add = "INSERT INTO counts AS c VALUES (%s, 1) ON CONFLICT (stream) DO UPDATE SET placed = c.placed + 1"
         with self.datastore.transaction(commit=True) as cursor:
             self._insert_tracking(cursor, tracking)
@@ -62,12 +62,12 @@ class Counts(PostgresTrackingRecorder):
 
 
 class Counted(Projection[Counts]):
-    """Counts facts by order."""
+    """Counts events by order."""
 
     name = "counted"
     topics = (get_topic(Order.Placed),)  # type: ignore[attr-defined, unused-ignore]
 
     @singledispatchmethod
-    def process_event(self, _fact: Any, tracking: Tracking) -> None:
+    def process_event(self, _event: Any, tracking: Tracking) -> None:
         """Counts it."""
-        self.view.count(_fact.order, tracking)
+        self.view.count(_event.order, tracking)

@@ -1,7 +1,7 @@
 """From a commit to its receipt in another process at a steady rate, and how fast that process catches up.
 
 ``SYSTEM URL WORK`` writes, and starts ``SYSTEM URL WORK FIRST COUNT``, which follows: it says ``ready``, and once it has
-the facts from the first number on, so many, it prints when each came, by the clock that all processes share.
+the events from the first number on, so many, it prints when each came, by the clock that all processes share.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from urllib.parse import parse_qs, urlsplit
 from race.work.shared import Figures, Work, document, run
 
 MANY = 10_000_000
-"""Streams: none has two facts, and a fact's number is in its data."""
+"""Streams: none has two events, and an event's number is in its data."""
 CHUNK = 5_000
 SLOT = "debezium"
 POLL_MS = 1
@@ -31,7 +31,7 @@ POLL_MS = 1
 
 
 class Receipts:
-    """When each fact came, in nanoseconds of the shared clock; printed once all have come."""
+    """When each event came, in nanoseconds of the shared clock; printed once all have come."""
 
     def __init__(self) -> None:
         first, count = sys.argv[4:6]
@@ -39,7 +39,7 @@ class Receipts:
         self.times: dict[int, int] = {}
 
     def received(self, order: str) -> bool:
-        """Notes a fact by its order's name; whether all have come."""
+        """Notes an event by its order's name; whether all have come."""
         number = int(order[1:])
         if number >= self.first:
             self.times.setdefault(number, time.monotonic_ns())
@@ -80,7 +80,7 @@ async def measure(
     append: Callable[[int], Awaitable[object]],
     bulk: Callable[[range], Awaitable[object]],
 ) -> Figures:
-    """Both figures. The facts of the first second are not measured."""
+    """Both figures. The events of the first second are not measured."""
     each, warm = work["each_second"], work["each_second"]
     steady = each * work["seconds"]
     returned: dict[int, int] = {}
@@ -137,7 +137,7 @@ async def headwater(url: str, work: Work) -> Figures:
 
 @asynccontextmanager
 async def _table(url: str) -> AsyncIterator[tuple[Any, Any, Any]]:
-    """The table of a peer and its two ways to write: one fact a commit, and many."""
+    """The table of a peer and its two ways to write: one event a commit, and many."""
     from psycopg import AsyncConnection
 
     insert = "INSERT INTO outbox (id, data) SELECT n, d::jsonb FROM unnest(%s::bigint[], %s::text[]) AS u (n, d)"
@@ -207,7 +207,7 @@ async def _on_tcp(url: str) -> AsyncIterator[int]:
 
 
 def _debezium_follows(url: str) -> None:
-    """Runs the engine until all facts have come.
+    """Runs the engine until all events have come.
 
     Configured as https://debezium.io/documentation/reference/stable/development/engine.html and
     https://debezium.io/documentation/reference/stable/connectors/postgresql.html say for pgoutput.

@@ -1,4 +1,4 @@
-"""What all contestants do in the same way: the facts they write, how they are timed, what they print."""
+"""What all contestants do in the same way: the events they write, how they are timed, what they print."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STREAMS_EACH = 100
 
 
 def document(number: int, streams: int) -> dict[str, Any]:
-    """The data of the n-th fact: that of ``bench.shop.event``."""
+    """The data of the n-th event: that of ``bench.shop.event``."""
     return {
         "order": f"o{number % streams}",
         "customer": f"c{(number * 7919) % streams}",
