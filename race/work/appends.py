@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 import uuid
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,27 @@ from race.work.shared import (
 )
 
 
-def turns_of(work: Work) -> tuple[int, int, int, int]:
-    """Writers, streams, turns of each writer with one event, and with a batch."""
-    writers = work["writers"]
-    batches = work["in_batches"] // work["batch"] // writers
-    return writers, writers * STREAMS_EACH, work["singles"] // writers, batches
+def streams_of(work: Work) -> int:
+    """Of all writers."""
+    return work["writers"] * STREAMS_EACH
+
+
+async def both(work: Work, many: Callable[[int, int, int], Awaitable[object]]) -> Figures:
+    """Both figures of tasks: ``many`` takes a writer, its turn and how many events it appends."""
+    writers, batch = work["writers"], work["batch"]
+    one = await rate(writers, work["singles"] // writers, lambda w, turn: many(w, turn, 1))
+    turns = work["in_batches"] // batch // writers
+    batches = await rate(writers, turns, lambda w, turn: many(w, turn, batch), warm=2)
+    return {"singles": one, "batches": batches * batch}
+
+
+def both_in_threads(work: Work, many: Callable[[int, int, int], object]) -> Figures:
+    """The same of threads."""
+    writers, batch = work["writers"], work["batch"]
+    one = rate_in_threads(writers, work["singles"] // writers, lambda w, turn: many(w, turn, 1))
+    turns = work["in_batches"] // batch // writers
+    batches = rate_in_threads(writers, turns, lambda w, turn: many(w, turn, batch), warm=2)
+    return {"singles": one, "batches": batches * batch}
 
 
 async def headwater(url: str, work: Work) -> Figures:
@@ -37,42 +54,28 @@ async def headwater(url: str, work: Work) -> Figures:
     from bench import shop
     from headwater import Settings
 
-    writers, streams, singles, batches = turns_of(work)
-    app = shop.make(Settings(database_url=url, pool_size=writers))
+    app = shop.make(Settings(database_url=url, pool_size=work["writers"]))
     async with app:
         await app.deploy()
 
-        async def one(writer: int, turn: int) -> None:
-            await app.append(shop.event(stream_of(writer, turn), streams))
+        async def many(writer: int, turn: int, count: int) -> None:
+            number = stream_of(writer, turn)
+            await app.append(*(shop.event(number, streams_of(work)) for _ in range(count)))
 
-        async def batch(writer: int, turn: int) -> None:
-            event = shop.event(stream_of(writer, turn), streams)
-            await app.append(*[event] * work["batch"])
-
-        return {
-            "singles": await rate(writers, singles, one),
-            "batches": await rate(writers, batches, batch, warm=2) * work["batch"],
-        }
+        return await both(work, many)
 
 
 async def raw(url: str, work: Work) -> Figures:
     """By plain INSERT, each in a commit of its own, into a table with a position and no other index."""
-    writers, streams, singles, batches = turns_of(work)
-    connections, statements = await raw_connections(url, writers, "events")
+    connections, statements = await raw_connections(url, work["writers"], "events")
 
     async def many(writer: int, turn: int, count: int) -> None:
         number = stream_of(writer, turn)
-        data = [json.dumps(document(number, streams)) for _ in range(count)]
+        data = [json.dumps(document(number, streams_of(work))) for _ in range(count)]
         values = {"stream": f"order/o{number}", "data": data}
         await connections[writer].execute(statements["race.insert_events"], values)
 
-    return {
-        "singles": await rate(writers, singles, lambda writer, turn: many(writer, turn, 1)),
-        "batches": work["batch"]
-        * await rate(
-            writers, batches, lambda writer, turn: many(writer, turn, work["batch"]), warm=2
-        ),
-    }
+    return await both(work, many)
 
 
 def eventsourcing(url: str, work: Work) -> Figures:
@@ -81,29 +84,24 @@ def eventsourcing(url: str, work: Work) -> Figures:
 
     from race.work.eventsourcing_orders import Order, settings
 
-    writers, streams, singles, batches = turns_of(work)
-    app: Any = Application(env=settings(url, writers))
-    orders = [Order() for _ in range(streams)]
+    app: Any = Application(env=settings(url, work["writers"]))
+    orders = [Order() for _ in range(streams_of(work))]
 
     def many(writer: int, turn: int, count: int) -> None:
         number = stream_of(writer, turn)
         for _ in range(count):
-            orders[number].place(**document(number, streams))
+            orders[number].place(**document(number, streams_of(work)))
         app.save(orders[number])
 
-    one = rate_in_threads(writers, singles, lambda writer, turn: many(writer, turn, 1))
-    batch = rate_in_threads(
-        writers, batches, lambda writer, turn: many(writer, turn, work["batch"]), warm=2
-    )
+    figures = both_in_threads(work, many)
     app.close()
-    return {"singles": one, "batches": batch * work["batch"]}
+    return figures
 
 
 def umadb(_url: str, work: Work) -> Figures:
     """By ``Client.append`` to its own server, with a client for each writer, in threads."""
     from umadb import Client, Event
 
-    writers, streams, singles, batches = turns_of(work)
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{found.getsockname()[1]}"
@@ -111,39 +109,35 @@ def umadb(_url: str, work: Work) -> Figures:
         command = [str(Path(sys.executable).with_name("umadb")), "--listen", address]
         server = subprocess.Popen([*command, "--db-path", data], stdout=subprocess.DEVNULL)
         try:
-            clients = [_connected(Client, f"http://{address}") for _ in range(writers)]
+            clients = [_connected(Client, f"http://{address}") for _ in range(work["writers"])]
 
             def many(writer: int, turn: int, count: int) -> None:
                 number = stream_of(writer, turn)
-                data = json.dumps(document(number, streams)).encode()
+                data = json.dumps(document(number, streams_of(work))).encode()
                 tags = [f"order:o{number}"]
                 clients[writer].append(
                     [Event("order.placed", data, tags, uuid.uuid4()) for _ in range(count)]
                 )
 
-            one = rate_in_threads(writers, singles, lambda writer, turn: many(writer, turn, 1))
-            batch = rate_in_threads(
-                writers, batches, lambda writer, turn: many(writer, turn, work["batch"]), warm=2
-            )
+            return both_in_threads(work, many)
         finally:
             server.kill()
             server.wait()
-    return {"singles": one, "batches": batch * work["batch"]}
 
 
 def _connected(client: Any, url: str) -> Any:
     """A client whose server answers; waits up to 10 seconds for it."""
-    for attempt in range(100):
+    deadline = time.monotonic() + 10
+    while True:
         try:
             found = client(url)
             found.head()
         except Exception:
-            if attempt == 99:
+            if time.monotonic() > deadline:
                 raise
             time.sleep(0.1)
         else:
             return found
-    raise AssertionError
 
 
 if __name__ == "__main__":

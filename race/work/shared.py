@@ -6,9 +6,9 @@ import asyncio
 import inspect
 import json
 import sys
-import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 Work = dict[str, int]
@@ -56,25 +56,15 @@ def rate_in_threads(
     writers: int, turns: int, one: Callable[[int, int], object], warm: int = STREAMS_EACH
 ) -> float:
     """The same of threads, for libraries that block."""
-    failed: list[BaseException] = []
-
-    def some(writer: int, first: int, count: int) -> None:
-        try:
-            for turn in range(first, first + count):
-                one(writer, turn)
-        except BaseException as error:
-            failed.append(error)
-            raise
 
     def all_of(first: int, count: int) -> float:
-        threads = [threading.Thread(target=some, args=(n, first, count)) for n in range(writers)]
+        def some(writer: int) -> None:
+            for turn in range(first, first + count):
+                one(writer, turn)
+
         started = time.perf_counter()
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        if failed:
-            raise failed[0]
+        with ThreadPoolExecutor(writers) as pool:
+            list(pool.map(some, range(writers)))  # raises what a thread has raised
         return time.perf_counter() - started
 
     all_of(0, warm)
