@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # Processes that share the tests, each with servers of its own.
 WORKERS ?= 3
 
-.PHONY: demo football portfolio orders classroom strategy services test lint bench growth simulate run clean
+.PHONY: demo football portfolio orders classroom strategy services test lint bench growth race simulate run clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python -m examples.airport
@@ -30,9 +30,13 @@ lint: $(VENV)/dev.stamp
 bench: $(VENV)/dev.stamp
 	$(BIN)/python -m bench
 
-# How figures move with size; three quarters of an hour.
+# How figures move with size; half an hour.
 growth: $(VENV)/dev.stamp
 	$(BIN)/python -m bench.growth
+
+# Beside the peers, each in an environment of its own below build/race.
+race: $(VENV)/dev.stamp
+	$(BIN)/python -m race --rounds $(or $(ROUNDS),3)
 
 # A seed is drawn and printed where none is given.
 simulate: $(VENV)/dev.stamp

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -46,18 +46,46 @@ class Ground:
 
     server: EmbeddedPostgres
 
+    @contextmanager
+    def database(self, name: str) -> Iterator[str]:
+        """An administrator's URL for a fresh database, which is dropped at the end with the slots that read it."""
+        self._drop(name)
+        with psycopg.connect(self.server.url(), autocommit=True) as admin:
+            admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        try:
+            yield self.server.url(name)
+        finally:
+            self._drop(name)
+
+    def _drop(self, name: str) -> None:
+        with psycopg.connect(self.server.url(), autocommit=True) as admin:
+            admin.execute(SQL["bench.end_sessions"], {"database": name})
+            admin.execute(SQL["bench.drop_slots"], {"database": name})
+            admin.execute(
+                sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
+            )
+
+    async def migrated(self, admin_url: str, name: str) -> str:
+        """Headwater's own schema in a fresh database; a login's URL for it."""
+        await migrate(admin_url)
+        await create_login(admin_url, LOGIN, database_owner=True)
+        return self.server.url(name, user=LOGIN)
+
     @asynccontextmanager
     async def app(
         self, make: Callable[[Settings], App] = shop.make
     ) -> AsyncIterator[tuple[App, str]]:
         """The app on a fresh database, and an administrator's URL for it."""
         name = f"bench_{next(_numbers)}"
-        with psycopg.connect(self.server.url(), autocommit=True) as connection:
-            connection.execute(sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(name)))
-            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-        admin_url = self.server.url(name)
-        await migrate(admin_url)
-        await create_login(admin_url, LOGIN, database_owner=True)
+        with self.database(name) as admin_url:
+            async with self._app(name, admin_url, make) as app:
+                yield app, admin_url
+
+    @asynccontextmanager
+    async def _app(
+        self, name: str, admin_url: str, make: Callable[[Settings], App]
+    ) -> AsyncIterator[App]:
+        url = await self.migrated(admin_url, name)
         with psycopg.connect(admin_url, autocommit=True) as admin:
             admin.execute("CREATE SCHEMA bench")
             admin.execute("CREATE SEQUENCE bench.positions")
@@ -66,21 +94,15 @@ class Ground:
             admin.execute("GRANT USAGE ON SCHEMA bench TO PUBLIC")
             admin.execute("GRANT ALL ON ALL TABLES IN SCHEMA bench TO PUBLIC")
             admin.execute("GRANT ALL ON ALL SEQUENCES IN SCHEMA bench TO PUBLIC")
-        app = make(Settings(database_url=self.server.url(name, user=LOGIN), pool_size=40))
-        try:
-            async with app:
-                await app.deploy()
-                yield app, admin_url
-        finally:
-            with psycopg.connect(self.server.url(), autocommit=True) as connection:
-                connection.execute(
-                    sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name))
-                )
+        app = make(Settings(database_url=url, pool_size=40))
+        async with app:
+            await app.deploy()
+            yield app
 
 
-def ground(folder: Path) -> Ground:
+def ground(folder: Path, **settings: str) -> Ground:
     """The server, durable as in production."""
-    return Ground(EmbeddedPostgres(folder, settings={"shared_buffers": "1GB"}))
+    return Ground(EmbeddedPostgres(folder, settings={"shared_buffers": "1GB", **settings}))
 
 
 async def alternating(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import Any
 
 
@@ -90,7 +91,9 @@ class ProcrastinatePeer:
 def dbos_config(url: str) -> Any:
     """DBOS on a database, saying nothing and told to nobody."""
     version = "1"  # of the application: what is enqueued is only taken by the same
-    return {"name": "bench", "system_database_url": url, "run_admin_server": False, "log_level": "ERROR", "application_version": version}  # fmt: skip
+    # A worker's concurrency is counted by executor: https://docs.dbos.dev/python/reference/queues
+    executor = str(os.getpid())
+    return {"name": "bench", "system_database_url": url, "run_admin_server": False, "log_level": "ERROR", "application_version": version, "executor_id": executor}  # fmt: skip
 
 
 class DbosPeer:

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from statistics import median, quantiles
+from statistics import median
 from typing import Any
 
-import msgspec
 import psycopg
 from psycopg import sql
 
 from bench.ground import LOGIN, SQL, Figure, Ground
 from bench.job_peers import PEERS, installed
+from bench.job_runs import WORKERS, go, processes, starting, through
 from headwater import App, Settings
 from headwater.operations.migrate import create_login, migrate
 
 JOBS = {"headwater": 50_000, "pgqueuer": 20_000, "procrastinate": 2_000, "dbos": 1_000}
-WORKERS = 20
 HELD_SECONDS = 60.0
 EACH_SECOND, SECONDS = 200, 10
 FREE_JOBS, FREE_SECONDS, PAID_JOBS = 100_000, 0.1, 40
@@ -69,42 +67,6 @@ class Ours:
 
 
 @asynccontextmanager
-async def processes(system: str, url: str, workers: int = WORKERS) -> AsyncIterator[list[Any]]:
-    """Two processes that are ready to work; at the end they say what they have seen."""
-    command = [sys.executable, "-m", "bench.job_process", system, url, str(workers)]
-    pipes = {"stdin": asyncio.subprocess.PIPE, "stdout": asyncio.subprocess.PIPE}
-    started = [
-        await asyncio.create_subprocess_exec(*command, **pipes, limit=2**26)  # type: ignore[arg-type]
-        for _ in range(2)
-    ]
-    waits: list[float] = []
-    try:
-        for one in started:
-            assert one.stdout is not None
-            while (await one.stdout.readline()).strip() != b"ready":
-                if one.stdout.at_eof():
-                    raise RuntimeError(f"{system} did not start")
-        yield [started, waits]
-        for one in started:
-            assert one.stdin is not None
-            assert one.stdout is not None
-            one.stdin.write(b"\n")
-            waits += msgspec.json.decode(await one.stdout.readline(), type=list[float])
-            # It ends by itself: to kill it now would reap it behind asyncio's back.
-            await one.wait()
-    finally:
-        for one in started:
-            if one.returncode is None:
-                one.kill()
-            await one.wait()
-
-
-def _go(started: list[Any]) -> None:
-    for one in started:
-        one.stdin.write(b"\n")
-
-
-@asynccontextmanager
 async def system(ground: Ground, name: str, suffix: str = "") -> AsyncIterator[tuple[Any, str]]:
     """A system on a fresh database, and its URL."""
     database = f"bench_jobs_{name}{suffix}"
@@ -124,18 +86,6 @@ async def system(ground: Ground, name: str, suffix: str = "") -> AsyncIterator[t
         await opened.close()
 
 
-async def through(opened: Any, name: str, url: str) -> float:
-    """Jobs a second, enqueued in bulk and completed by two processes."""
-    count = JOBS[name]
-    async with processes(name, url) as (started, _):
-        began = time.perf_counter()
-        await opened.enqueue(0, count)
-        _go(started)
-        while await opened.busy():
-            await asyncio.sleep(0.02)
-        return count / (time.perf_counter() - began)
-
-
 async def held(ground: Ground, name: str) -> tuple[float, float]:
     """The same while a snapshot is held open, and without: the last three times in a minute, in turn.
 
@@ -149,24 +99,9 @@ async def held(ground: Ground, name: str) -> tuple[float, float]:
             holder.execute("SELECT count(*) FROM pg_class")
             began = time.monotonic()
             while time.monotonic() - began < 2 * HELD_SECONDS:
-                rates[0].append(await through(one, name, url))
-                rates[1].append(await through(two, name, free))
+                rates[0].append(await through(one, name, url, JOBS[name]))
+                rates[1].append(await through(two, name, free, JOBS[name]))
     return median(rates[0][-3:]), median(rates[1][-3:])
-
-
-async def starting(opened: Any, name: str, url: str) -> tuple[float, float]:
-    """From enqueuing to starting at a steady rate, each in a transaction of its own: p50 and p99 in ms."""
-    async with processes(name, url) as (started, waits):
-        _go(started)
-        await asyncio.sleep(1)
-        began = time.perf_counter()
-        for n in range(EACH_SECOND * SECONDS):
-            await asyncio.sleep(max(began + n / EACH_SECOND - time.perf_counter(), 0))
-            await opened.enqueue(time.time_ns(), 1)
-        while await opened.busy():
-            await asyncio.sleep(0.05)
-    found = quantiles(waits, n=100)
-    return found[49], found[98]
 
 
 async def paid(ground: Ground) -> list[Figure]:
@@ -175,8 +110,8 @@ async def paid(ground: Ground) -> list[Figure]:
         slow = opened.app.jobs["slow"]
 
         async def waits(count: int, lane: str) -> list[float]:
-            async with processes("headwater", url) as (started, seen):
-                _go(started)
+            async with processes("headwater", url, WORKERS) as (started, seen):
+                go(started)
                 if lane == "busy":
                     for _ in range(FREE_JOBS // 10_000):
                         await opened.app.enqueue(*[slow(0, FREE_SECONDS)] * 10_000, lane="free")
@@ -203,9 +138,9 @@ async def jobs(ground: Ground) -> list[Figure]:
     starts: dict[str, tuple[float, float]] = {}
     for name in ("headwater", *installed()):
         async with system(ground, name) as (opened, url):
-            await through(opened, name, url)
-            rates[name] = median([await through(opened, name, url) for _ in range(3)])
-            starts[name] = await starting(opened, name, url)
+            await through(opened, name, url, JOBS[name])
+            rates[name] = median([await through(opened, name, url, JOBS[name]) for _ in range(3)])
+            starts[name] = await starting(opened, name, url, EACH_SECOND, SECONDS)
         under[name] = await held(ground, name)
         print(name, rates[name], starts[name], under[name], flush=True)
     ours = rates.pop("headwater"), starts.pop("headwater"), under.pop("headwater")

@@ -92,3 +92,9 @@ WHERE e.type = 'visit.began' AND e.data->>'visit' LIKE 'steady%'
 -- name: log_bytes
 SELECT sum(pg_total_relation_size(c.oid))::bigint FROM pg_class AS c
 WHERE c.relnamespace = 'headwater'::regnamespace AND c.relkind IN ('r', 'm') AND (c.relname LIKE 'events%' OR c.relname IN ('streams', 'event_ids'))
+
+-- name: end_sessions
+SELECT pg_terminate_backend(a.pid, 5000) FROM pg_stat_activity AS a WHERE a.datname = %(database)s
+
+-- name: drop_slots
+SELECT pg_drop_replication_slot(s.slot_name) FROM pg_replication_slots AS s WHERE s.database = %(database)s
