@@ -190,7 +190,8 @@ async def _sagas(made: Asked, committed: Sequence[Committed]) -> list[str]:
         ended = [happened[what, tenant, order] for what in ("reserved", "released", "closed")]
         wanted = {"done": ([1, 0, 1], (1, 1)), "compensated": ([1, 1, 0], (2, 0))}.get(state)
         if (ended, paid.pop(key, None)) != wanted or (state == "done" and key in failing):
-            problems.append(f"{key} {state}: reserved, released, closed {ended}")
+            known = await made.admin("simulation.saga", tenant=tenant, id=order)
+            problems.append(f"{key} {state}: reserved, released, closed {ended}; {known}")
     problems += [f"{key} {state} of no order" for key, state in states.items()]
     return problems + [f"{key} paid for no order" for key in paid]
 

@@ -38,6 +38,16 @@ SELECT tenant, "order", count(*)::int, sum(amount)::int FROM public.accounts GRO
 -- name: sagas
 SELECT tenant, id, state FROM headwater.sagas
 
+-- name: saga
+SELECT s.state, s.detail, s.job, s.fence, s.woken, s.due_at, s.timer_at, s.changed_at, headwater.is_unfinished(s.job),
+       (SELECT string_agg(e.type || ' ' || to_char(e.recorded_at, 'MI:SS.MS'), ', ' ORDER BY e.version) FROM headwater.events AS e
+        WHERE e.tenant = s.tenant AND e.stream = 'saga/' || s.saga || '/' || s.id),
+       (SELECT string_agg(concat_ws(' ', j.id, j.run_at::text, j.arguments::text), ', ' ORDER BY j.id) FROM headwater.jobs AS j WHERE j.arguments->>'instance' = s.id),
+       (SELECT string_agg(t::text, ', ' ORDER BY t.seq) FROM headwater.job_steps AS t JOIN headwater.jobs AS j ON j.id = ANY (t.taken) OR j.id = ANY (t.settled)
+        WHERE j.arguments->>'instance' = s.id),
+       (SELECT string_agg(f::text, ', ') FROM headwater.job_failures AS f JOIN headwater.jobs AS j ON j.id = f.id WHERE j.arguments->>'instance' = s.id)
+FROM headwater.sagas AS s WHERE s.tenant = %(tenant)s AND s.id = %(id)s
+
 -- name: forgotten
 SELECT tenant, data->>'subject' FROM headwater.events WHERE type = 'subject.forgotten'
 

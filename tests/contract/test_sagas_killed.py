@@ -96,6 +96,36 @@ async def test_killed_at_a_named_point(database18, point, at_call):
             await assert_once(app)
 
 
+async def test_a_crash_that_takes_back_who_runs_an_instance_stops_it_for_nobody(database18):
+    """That is committed without waiting for the disk: the job that goes on finds itself a stranger, and takes it anew."""
+    async with make(database18.url) as app:
+        await app.deploy()
+        gate = saga_shop.gates["1"] = asyncio.Event()
+        async with app.relay(), app.working():
+            await app.append(Placed("1", "rcs"))
+
+            async def charging():
+                return saga_shop.calls
+
+            await until(charging, seconds=60)
+            with database18.admin() as admin:
+                (taken,) = admin.execute("SELECT job FROM headwater.sagas").fetchone()
+                assert taken is not None
+                admin.execute("UPDATE headwater.sagas SET job = NULL, fence = 0")
+            gate.set()
+
+            async def ended():
+                return [
+                    one.state for one in await app.sagas_now.instances(ended=True) if one.ended_at
+                ]
+
+            assert await until(ended, seconds=60) == ["done"]
+        assert {call.partition(" main/")[0] for call in saga_shop.calls} == {"charge 1"}
+        assert len(set(saga_shop.calls)) == 1  # asked again under its key
+        assert len(await app.log.read(tenant="main", types=["stock.reserved"])) == 1
+        assert await shipped(app, "1")
+
+
 async def test_cut_off_and_back(database18):
     """A worker that stands still past its lease and then goes on finds what it was at done, and does none of it again."""
     async with make(database18.url) as app:

@@ -73,26 +73,36 @@ class SagaApp(Protocol):
 
 
 async def run_saga(app: SagaApp, job: RunningJob, saga: str, instance: str, *, timer: bool) -> str:
-    """Runs an instance in a job; how it stands then. Raises UnknownSaga where this process has not the code for it."""
-    record = Record(saga, instance, job)
-    history = await record.begin(timer=timer)
-    if record.standing != "yours":
-        return record.standing
+    """Runs an instance in a job; how it stands then. Raises UnknownSaga where this process has not the code for it.
+
+    That a job has taken an instance is committed without waiting for the disk. Where a crash of the server takes that back
+    while the job goes on, its next record is refused as a stranger's: it takes the instance anew, unless another has.
+    """
+    while True:
+        record = Record(saga, instance, job)
+        history = await record.begin(timer=timer)
+        if record.standing != "yours":
+            return record.standing
+        try:
+            return await _run(app, record, history)
+        except LeaseLost:
+            timer = False
+
+
+async def _run(app: SagaApp, record: Record, history: list[Event]) -> str:
     started = history[0]
     assert isinstance(started, SagaStarted)
-    definition = app.sagas.get(saga)
+    definition = app.sagas.get(record.saga)
     if definition is None or started.version not in definition.functions:
         known = sorted(definition.functions) if definition else "none"
-        reason = f"It is version {started.version} of {saga!r}; the app {app.name!r} has {known}."
+        reason = (
+            f"It is version {started.version} of {record.saga!r}; the app {app.name!r} has {known}."
+        )
         await record.write(detail=reason)
-        raise UnknownSaga(reason, hint=f"Keep the old function by @{saga}.before({started.version}), and deploy; it goes on by itself.")  # fmt: skip
+        raise UnknownSaga(reason, hint=f"Keep the old function by @{record.saga}.before({started.version}), and deploy; it goes on by itself.")  # fmt: skip
     around = {} if record.correlation is None else {"correlation": record.correlation}
-    try:
-        with carrying(cause={"saga": f"saga/{saga}/{instance}"}, **around):
-            run = Run(app, definition, record)
-            return await run.go(started, history[1:])
-    except LeaseLost:
-        return "another's"
+    with carrying(cause={"saga": f"saga/{record.saga}/{record.instance}"}, **around):
+        return await Run(app, definition, record).go(started, history[1:])
 
 
 @dataclass(slots=True)
