@@ -53,7 +53,7 @@ class Faults:
         }  # fmt: skip
         try:
             return await known[step.do](step.whom)
-        except (psycopg.Error, EmbeddedPostgresError) as error:
+        except (psycopg.Error, psutil.Error, EmbeddedPostgresError) as error:
             text = str(error).partition("\n")[0]
             return f"not done: {type(error).__name__}: {text}"
 

@@ -1,7 +1,6 @@
 """One process that writes to the log in one way, and says line by line what it was told.
 
-A line before a commit names
-the marks that are tried; one after it says that they are written, or that they surely are not.
+A line after a commit names the marks that are written, or that surely are not.
 """
 
 from __future__ import annotations
@@ -139,7 +138,6 @@ class Load:
         marks = [event.mark for event in events]
         key = marks[0]
         write = write or self.write
-        say("try", marks)
         loop = asyncio.get_running_loop()
         until = loop.time() + GIVE_UP_SECONDS
         while True:
@@ -204,7 +202,6 @@ class ByPython(Load):
             return await self.once(tenant, self.events(1), self._claim)
         events = self.events(2, beside=kind == "beside")
         marks = [event.mark for event in events]
-        say("try", marks)
         try:
             async with self.app.transaction(tenant) as tx:
                 await tx.append(*events, expect=999_999 if kind == "conflict" else None)
@@ -251,7 +248,6 @@ class BySql(Load):
             return await self.once(tenant, self.events(1))
         events = self.events(self.random.randint(1, 4))
         marks = [event.mark for event in events]
-        say("try", marks)
         async with self._transaction(tenant, undone=kind == "undone") as connection:
             for event in events:
                 await self._append(connection, event, None)

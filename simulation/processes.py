@@ -25,7 +25,6 @@ class Told:
     """What load processes said, put together."""
 
     ledger: Ledger = field(default_factory=lambda: Ledger(sys.maxsize))
-    tried: set[str] = field(default_factory=set)
     stale: list[str] = field(default_factory=list)
     reads: int = 0
     ready: set[str] = field(default_factory=set)
@@ -36,9 +35,7 @@ class Told:
             kind, what = json.loads(line)
         except ValueError:
             return
-        if kind == "try":
-            self.tried.update(what)
-        elif kind == "written":
+        if kind == "written":
             self.ledger.acknowledge(what, durable=True)
         elif kind == "undone":
             self.ledger.undo(what)
@@ -148,9 +145,14 @@ class Processes:
         if process is None or process.is_over:
             return "nobody"
         process.signal(number)
-        while number == signal.SIGKILL and self._running.get(name) is process:
-            await asyncio.sleep(0.005)  # gone when it is said to be, so that it may be started
+        if number == signal.SIGKILL:
+            await self._forgotten(name, process)
         return f"{name}, process {process.pid}"
+
+    async def _forgotten(self, name: str, process: Forked) -> None:
+        """Returns once it is gone here too, so that it may be started again."""
+        while self._running.get(name) is process:
+            await asyncio.sleep(0.005)
 
     async def end(self, names: tuple[str, ...]) -> list[str]:
         """SIGTERM; those that did not end in time are killed and named."""
@@ -165,6 +167,7 @@ class Processes:
             except TimeoutError:
                 late.append(name)
                 process.signal(signal.SIGKILL)
+            await self._forgotten(name, process)
         return late
 
     async def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from collections.abc import Sequence
@@ -12,6 +13,8 @@ import psycopg
 
 from headwater.operations.embedded import EmbeddedPostgres
 from simulation.shop import SQL
+
+MOST_PAUSED_SECONDS = 5.0
 
 
 class Server:
@@ -49,6 +52,8 @@ class Server:
         for pid in self._paused:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGSTOP)
+        # Whoever is to resume them may itself wait for a lock that one of them holds.
+        asyncio.get_running_loop().call_later(MOST_PAUSED_SECONDS, self.resume)
         return len(self._paused)
 
     def resume(self) -> None:

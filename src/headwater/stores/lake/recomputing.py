@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from headwater.events import Column
 from headwater.stores.lake.query import Session
-from headwater.views.batches import StoredFile
+from headwater.views.batches import Queryable
 from headwater.views.recomputation import Recomputation, Recomputed
 from headwater.views.sql.dialect import Dialect
 from headwater.views.sql.recomputing import RecomputingQuery, Sizes
@@ -68,26 +68,8 @@ _HINT = (
 )
 
 
-class Files(Protocol):
-    """A lake's rows."""
-
-    async def files(self, place: Place) -> tuple[int, list[StoredFile]]:
-        """The checkpoint and the files up to it."""
-        ...
-
-    def table(
-        self,
-        place: Place,
-        files: Sequence[StoredFile],
-        columns: Sequence[Column],
-        tenant: str | None,
-    ) -> Any:
-        """Files as a dataset."""
-        ...
-
-
 def recomputed(
-    rows: Files, place: Place, columns: Mapping[str, Sequence[Column]], wanted: Recomputation
+    rows: Queryable, place: Place, columns: Mapping[str, Sequence[Column]], wanted: Recomputation
 ) -> Recomputed:
     """See Recomputes."""
     query = RecomputingQuery(wanted, DUCKDB, lambda name: f'"{name}"')

@@ -9,7 +9,14 @@ from psycopg import sql
 
 from headwater.stores.postgres.sql_view_states import FLOATS, aggregated
 from headwater.stores.postgres.sql_view_tables import shown_value, written_value
-from headwater.stores.postgres.sql_view_text import clause, enclosed, listed, name, template
+from headwater.stores.postgres.sql_view_text import (
+    clause,
+    enclosed,
+    listed,
+    name,
+    template,
+    unmatched,
+)
 from headwater.stores.postgres.sql_view_types import typed
 
 if TYPE_CHECKING:
@@ -85,7 +92,7 @@ class Comparison:
                 ]
             ),
             window=clause("", window) if inexact else sql.SQL(""),
-            columns=listed([name("tenant"), *columns]),
+            unmatched=unmatched([name("tenant"), *columns]),
         )
 
     def _stored_where(self, sampled: bool) -> sql.Composable:

@@ -15,7 +15,14 @@ from psycopg import sql
 
 from headwater.stores.postgres.sql_view_states import FLOATS
 from headwater.stores.postgres.sql_view_tables import key_names, shown_value
-from headwater.stores.postgres.sql_view_text import clause, fragment, listed, name, template
+from headwater.stores.postgres.sql_view_text import (
+    clause,
+    fragment,
+    listed,
+    name,
+    template,
+    unmatched,
+)
 from headwater.stores.postgres.sql_view_types import typed
 from headwater.views.recomputation import APPROXIMATIONS, GroupValue, Recomputation
 
@@ -115,7 +122,7 @@ class RecomputedComparison:
             expected=listed(plain), recomputed=_TABLE, expected_kept=kept,
             stored=listed(stored), table=self.plan.tables.main, stored_kept=kept,
             compared=listed(compared), window=clause("", window) if sums else sql.SQL(""),
-            columns=listed([name("tenant"), *self._keys, *(value.column for value in values)]),
+            unmatched=unmatched([name("tenant"), *self._keys, *(value.column for value in values)]),
             keys=self._grouping, shown=self._shown(),
         )  # fmt: skip
 

@@ -66,6 +66,11 @@ def appended(parts: Iterable[sql.Composable]) -> sql.Composed:
     return sql.Composed([sql.SQL(", {}").format(part) for part in parts])
 
 
+def unmatched(columns: Iterable[sql.Composable]) -> sql.Composed:
+    """The rows of ``compared`` that one side has and the other has not, each as often as it is missing."""
+    return template("unmatched").format(columns=listed(columns))
+
+
 def clause(keyword: str, content: sql.Composable | None) -> sql.Composable:
     """The clause, or nothing without content."""
     if content is None:

@@ -127,6 +127,17 @@ DELETE FROM {table} WHERE {bucket} < {bound}
 -- name: keys_of
 SELECT DISTINCT jsonb_build_array({keys})::text FROM {source}
 
+-- name: unmatched
+SELECT 'expected' AS side, * FROM (
+    SELECT {columns} FROM compared WHERE side = 'expected'
+    EXCEPT ALL
+    SELECT {columns} FROM compared WHERE side = 'stored') AS missing
+UNION ALL
+SELECT 'stored' AS side, * FROM (
+    SELECT {columns} FROM compared WHERE side = 'stored'
+    EXCEPT ALL
+    SELECT {columns} FROM compared WHERE side = 'expected') AS surplus
+
 -- name: compared
 WITH expected AS (
     SELECT {expected} FROM {source}{where} GROUP BY {group_by}{having}
@@ -137,15 +148,7 @@ WITH expected AS (
 ), compared AS (
     SELECT side, {compared} FROM both_sides{window}
 ), differing AS (
-    SELECT 'expected' AS side, * FROM (
-        SELECT {columns} FROM compared WHERE side = 'expected'
-        EXCEPT ALL
-        SELECT {columns} FROM compared WHERE side = 'stored') AS missing
-    UNION ALL
-    SELECT 'stored' AS side, * FROM (
-        SELECT {columns} FROM compared WHERE side = 'stored'
-        EXCEPT ALL
-        SELECT {columns} FROM compared WHERE side = 'expected') AS surplus
+    {unmatched}
 )
 
 -- name: in_slice
@@ -222,15 +225,7 @@ WITH both_sides AS (
 ), compared AS (
     SELECT side, {compared} FROM both_sides{window}
 ), differing AS (
-    SELECT 'expected' AS side, * FROM (
-        SELECT {columns} FROM compared WHERE side = 'expected'
-        EXCEPT ALL
-        SELECT {columns} FROM compared WHERE side = 'stored') AS missing
-    UNION ALL
-    SELECT 'stored' AS side, * FROM (
-        SELECT {columns} FROM compared WHERE side = 'stored'
-        EXCEPT ALL
-        SELECT {columns} FROM compared WHERE side = 'expected') AS surplus
+    {unmatched}
 ), shown AS (
     SELECT differing.side, {keys}, (SELECT to_jsonb(shown) FROM (SELECT {shown}) AS shown) AS row
       FROM differing
