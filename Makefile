@@ -18,7 +18,7 @@ football portfolio orders classroom strategy: $(VENV)/demo.stamp
 test: $(VENV)/dev.stamp
 	@mkdir -p build
 	@$(MAKE) --no-print-directory lint >build/lint.log 2>&1 & lint=$$!; \
-	$(BIN)/pytest -q --numprocesses=$(WORKERS) --dist=loadgroup; tested=$$?; \
+	$(BIN)/pytest -q --numprocesses=$(WORKERS) --dist=loadscope; tested=$$?; \
 	wait $$lint; linted=$$?; cat build/lint.log; test $$tested -eq 0 -a $$linted -eq 0
 
 lint: $(VENV)/dev.stamp

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
@@ -20,12 +21,23 @@ from headwater.operations.embedded import Binaries, EmbeddedPostgres
 from headwater.operations.migrate import create_login, migrate
 from headwater.readers import received
 
+if TYPE_CHECKING:
+    from together import Together
+
 DEBIAN_15 = Path("/usr/lib/postgresql/15/bin")
 LOGIN = "headwater_login"
 MEMORY_BYTES = 8 * 2**30
 # A slow machine is not a fault: a read that does not say how long it waits has time here.
 received.DEFAULT_TIMEOUT_SECONDS = 60.0
 _numbers = itertools.count(1)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Together:
+    """Who runs what, where several workers share the tests."""
+    from together import Together
+
+    return Together(config, log)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,10 @@ KILL = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 WHERE datname = current_database() AND application_name LIKE 'attack%%' ORDER BY md5(pid::text || %(salt)s) LIMIT %(count)s
 """
+KILL_TICKERS = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE datname = current_database() AND application_name = 'attack ticker'
+"""
 ATTACH = "SELECT headwater.create_blocks(headwater.block_of(now() + make_interval(months => %(months)s)), 1)"
 ENTER = "SELECT headwater.enter_block(now() + make_interval(months => %(months)s))"
 Fault = Callable[["Attack"], Awaitable[None]]
@@ -155,6 +159,12 @@ def kill_connections(count: int) -> Fault:
             await admin.execute(KILL, {"count": count, "salt": str(attack.seed)})
 
     return fault
+
+
+async def kill_tickers(attack: Attack) -> None:
+    """Ends all tickers at once: each forgets what it knew."""
+    async with await psycopg.AsyncConnection.connect(attack.admin_url, autocommit=True) as admin:
+        await admin.execute(KILL_TICKERS)
 
 
 def attach_block(months: int) -> Fault:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 import pytest
-from attack import Attack, attach_block, enter_block, kill_connections
+from attack import Attack, attach_block, enter_block, kill_connections, kill_tickers
 from doubles import WaitsForNobody
 
 pytestmark = [pytest.mark.postgres, pytest.mark.adversarial]
@@ -20,7 +20,13 @@ GIANT = 100_000
 
 def faults():
     kills = [(share / 20, kill_connections(3)) for share in range(1, 20)]
-    return [*kills, (0.01, attach_block(5)), (0.05, enter_block(1)), (0.3, enter_block(5))]
+    return [
+        *kills,
+        (0.5, kill_tickers),
+        (0.01, attach_block(5)),
+        (0.05, enter_block(1)),
+        (0.3, enter_block(5)),
+    ]
 
 
 async def attack(database, *, events, giant, seed=SEED):
@@ -36,6 +42,7 @@ async def attack(database, *, events, giant, seed=SEED):
     assert len(run.committed) >= events
     assert min(run.ledger.deeds.values()) > 0
     assert run.ticker_starts > run.tickers
+    assert {"p0", "p1"} <= {row.mark.partition("-")[0] for row in run.committed}
     return run
 
 

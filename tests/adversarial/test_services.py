@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.postgres, pytest.mark.adversarial, pytest.mark.xdist_group("simulation")]
+pytestmark = [pytest.mark.postgres, pytest.mark.adversarial]
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 400

@@ -8,7 +8,7 @@ from simulation.ground import ground
 from simulation.rounds import play
 from simulation.schedule import FAULTS, Schedule, draw
 
-pytestmark = [pytest.mark.postgres, pytest.mark.adversarial, pytest.mark.xdist_group("simulation")]
+pytestmark = [pytest.mark.postgres, pytest.mark.adversarial]
 
 SECONDS = 3.0
 MOST_ROUNDS = 20

