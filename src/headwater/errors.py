@@ -385,6 +385,12 @@ class NothingKept(HeadwaterError):
     code = "nothing_kept"
 
 
+class RebuildInterrupted(HeadwaterError):
+    """A process that built a part of a view ended before it was done."""
+
+    code = "rebuild_interrupted"
+
+
 class ViewInUse(HeadwaterError):
     """Something of the application's rests on the view, so it cannot get other columns."""
 

@@ -40,14 +40,17 @@ from headwater.receiving.operating import Inboxes
 from headwater.relay import Pace, Relay
 from headwater.running import Running
 from headwater.sagas.operating import Sagas, register_saga
+from headwater.slices import Elsewhere, Here
 from headwater.stores.postgres.sql_view_driven import DrivenSql
 from headwater.views import StoredView, Verification
 from headwater.views.batches import OutsideRows, OutsideTables
 from headwater.views.documents import OutsideDocuments
 from headwater.views.driving.feed import DrivenFeed
+from headwater.views.driving.fold import DrivenFold
 from headwater.views.driving.purging import PurgedViews
 from headwater.views.driving.rebuilding import Rebuild
 from headwater.views.driving.recomputing import recompute
+from headwater.views.driving.slicing import BuildsSlices, Slices
 from headwater.views.driving.view import DrivenView
 from headwater.views.port import Status
 from headwater.views.store import DocumentsEngine, RowsEngine, Store, TablesEngine
@@ -277,12 +280,18 @@ class Runnable(Definitions):
         return self._open.replication_url
 
     def rebuilding(
-        self, view: str, *, share: float = 0.5, say: Callable[[str], None] = lambda _: None
+        self,
+        view: str,
+        *,
+        share: float = 0.5,
+        processes: int = 1,
+        say: Callable[[str], None] = lambda _: None,
     ) -> Rebuild | None:
         """A rebuild of a view beside the one that is read; None where it can only start over in place.
 
         ``share`` is the part of the time that batches may take; the settings' backfill window, rate and lag hold.
-        ``say`` hears when it pauses. Needs the relay's role. Raises UnknownView.
+        A fold is built by so many ``processes``, each its slice of the keys; its module must be importable.
+        ``say`` hears when it pauses. Needs the relay's role. Raises UnknownView and DefinitionError.
         """
         self.stored(view)
         live, candidate = (self._open.views()[view] for _ in range(2))
@@ -291,8 +300,18 @@ class Runnable(Definitions):
         if not live.beside:
             return None
         relay = self._open.database("headwater_relay")
-        gate = self.settings.allowance(relay, say)
-        return Rebuild(relay, live, candidate, Pace(share=share, gate=gate))
+        pace = Pace(share=share, gate=self.settings.allowance(relay, say))
+        slices, driven = None, cast("DrivenView", candidate)
+        if isinstance(driven, DrivenFold):
+            at_once = min(processes, driven.max_slices)
+            builder: BuildsSlices = Here(self._open, view, pace)
+            if at_once > 1:
+                handle = self._folds[view]
+                builder = Elsewhere(self.name, self.settings, handle, share, at_once)
+            slices = Slices(relay, driven, builder, at_once)
+        elif processes > 1:
+            say(f"{view} is built by one process: several share the keys of a fold, and it is none")
+        return Rebuild(relay, live, candidate, pace, slices)
 
     async def verify_by(
         self, view: str, feed: str, *, limit: int = 20, timeout_seconds: float | None = None

@@ -159,7 +159,7 @@ class Executor:
         if job.run == "loop":
             return await job.function(**arguments)
         if job.run == "process":
-            return await self.processes.run(job, arguments)
+            return await self.processes.run_job(job, arguments)
         context = contextvars.copy_context()
         call = functools.partial(context.run, functools.partial(job.function, **arguments))
         return await asyncio.get_running_loop().run_in_executor(self.threads, call)

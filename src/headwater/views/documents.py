@@ -148,6 +148,16 @@ class OutsideDocuments(Storage, Protocol):
 
 
 @runtime_checkable
+class Sliced(Protocol):
+    """Documents of which several processes may each write a slice: ``Place.slice`` has a checkpoint of its own."""
+
+    @property
+    def max_slices(self) -> int:
+        """How many slices a generation may have."""
+        ...
+
+
+@runtime_checkable
 class Rewritten(Protocol):
     """Documents whose engine keeps on disk what was overwritten, until it writes its files anew."""
 

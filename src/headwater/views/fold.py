@@ -199,6 +199,13 @@ class Fold(Generic[D]):
         names = [n for t in self.types for n in t.upcasting.former_names(self.key)]
         return list(dict.fromkeys(names))
 
+    @cached_property
+    def is_key_text(self) -> bool:
+        """Whether a key is in an event as it is, whatever the event's version: text that was never renamed."""
+        return len(self.key_names) == 1 and all(
+            t.schema["properties"][self.key] == {"type": "string"} for t in self.types
+        )
+
     def streams_of(self, key: str) -> list[str] | None:
         """The streams that hold all events of a key, or None where that cannot be told.
 
@@ -324,9 +331,16 @@ def derive_all(
                 yield Derived(item.position, item.key[0], several)
 
 
-def slice_of(key: Key, slices: int) -> int:
-    """Which of several slices a key is in, the same in every process."""
-    return zlib.crc32(f"{key[0]}\x00{key[1]}".encode()) % slices
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """A part of a view's keys, one of ``of``, numbered from 0; the same in every process."""
+
+    number: int
+    of: int
+
+    def holds(self, key: Key) -> bool:
+        """Whether a key is in this slice."""
+        return zlib.crc32(f"{key[0]}\x00{key[1]}".encode()) % self.of == self.number
 
 
 def _code_of(function: Callable[..., Any]) -> str:

@@ -13,11 +13,16 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a view's data lies within a store. A rebuild begins the next generation, empty."""
+    """Where a view's data lies within a store. A rebuild begins the next generation, empty.
+
+    Where several processes build a generation, each a ``slice`` of its keys, a slice has a checkpoint of its own, and
+    shares the rest.
+    """
 
     log: str
     view: str
     generation: int
+    slice: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +69,7 @@ class Storage(Protocol):
         ...
 
     async def adopt(self, hold: Hold, checkpoint: Checkpoint) -> None:
-        """Sets position and epoch; the data is the same. Raises LeaseLost."""
+        """Sets position, epoch and, where there is one, the last event; the data is the same. Raises LeaseLost."""
         ...
 
     async def sweep(self, place: Place, keep: Collection[int]) -> None:

@@ -18,6 +18,7 @@ from headwater.operations.health import view_rows
 from headwater.operations.sampling import note
 from headwater.receiving.operating import ParkedMessage
 from headwater.views.definition import Sample
+from headwater.views.driving.rebuilding import Rebuild
 
 _ = cli
 
@@ -152,9 +153,22 @@ def _plain(verified: Any) -> dict[str, Any]:
     show_default=True,
     help="The part of the time that building may take.",
 )
+@click.option(
+    "--processes",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="How many processes build a fold, each its slice of the keys.",
+)
 @click.option("--no-verify", is_flag=True, help="Swap without comparing with the log.")
 async def rebuild(
-    app: App, view: Sequence[str], stale: bool, in_place: bool, share: float, no_verify: bool
+    app: App,
+    view: Sequence[str],
+    stale: bool,
+    in_place: bool,
+    share: float,
+    processes: int,
+    no_verify: bool,
 ) -> int:
     """Build each VIEW anew by its definition of now, beside the one that is read, and swap.
 
@@ -168,7 +182,12 @@ async def rebuild(
         raise click.UsageError("Name a view, or use --stale.")
     if not names:
         output.say("no view is stale")
-    results = [await _rebuilt(app, name, in_place, share, not no_verify) for name in names]
+    results = []
+    for name in names:
+        beside = None
+        if not in_place:
+            beside = app.rebuilding(name, share=share, processes=processes, say=output.note)
+        results.append(await _rebuilt(app, name, beside, not no_verify))
     return int(not all(results))
 
 
@@ -176,9 +195,8 @@ async def _is_stale(app: App, view: str) -> bool:
     return await app.stored(view).status() == "stale"
 
 
-async def _rebuilt(app: App, view: str, in_place: bool, share: float, check: bool) -> bool:
-    """Rebuilds one view; whether it was swapped or emptied."""
-    beside = None if in_place else app.rebuilding(view, share=share, say=output.note)
+async def _rebuilt(app: App, view: str, beside: Rebuild | None, check: bool) -> bool:
+    """Rebuilds one view, in place where nothing can stand beside it; whether it was swapped or emptied."""
     if beside is None:
         await app.stored(view).rebuild()
         is_published = app.stored(view).definition.kind == "publication"

@@ -1,11 +1,15 @@
 -- name: views
-SELECT v.view, v.kind, v.fingerprint, c.position, headwater.state_of(l) AS state, l.detail,
+-- A candidate that several processes build is where the slowest of its slices is.
+SELECT v.view, v.kind, v.fingerprint,
+       coalesce((SELECT min(s.position) FROM headwater.checkpoints AS s WHERE v.view LIKE '%%~next' AND starts_with(s.view, v.view || '~')), c.position) AS position,
+       headwater.state_of(l) AS state, l.detail,
        CASE WHEN headwater.is_held(l) THEN l.holder END AS holder,
-       (SELECT count(*) FROM headwater.parked AS p WHERE p.view = v.view AND p.status = 'parked') AS parked
+       (SELECT count(*) FROM headwater.parked AS p
+        WHERE (p.view = v.view OR (v.view LIKE '%%~next' AND starts_with(p.view, v.view || '~'))) AND p.status = 'parked') AS parked
 FROM headwater.views AS v
 JOIN headwater.checkpoints AS c USING (view)
 LEFT JOIN headwater.leases AS l ON l.name = v.view
-WHERE v.view NOT LIKE '%%~last'
+WHERE v.view NOT LIKE '%%~last' AND v.view NOT LIKE '%%~next~%%'
 ORDER BY v.view
 
 -- name: behind

@@ -32,6 +32,7 @@ class RedisDocuments(RedisIndexes):
     """See OutsideDocuments."""
 
     max_writes = 1_000
+    max_slices = 64
 
     # Driving -------------------------------------------------------------------------------------
 
@@ -43,8 +44,10 @@ class RedisDocuments(RedisIndexes):
         return _checkpoint(await self._run(_OPEN, [Keys(place).checkpoint], [fence]))
 
     async def adopt(self, hold: Hold, checkpoint: Checkpoint) -> None:
-        """Sets position and epoch; see Storage."""
-        arguments = [hold.fence, hold.revision, checkpoint.position, checkpoint.epoch]
+        """Sets position, epoch and last event; see Storage."""
+        last = checkpoint.last
+        newest = ("", "") if last is None else (last.position, last.id)
+        arguments = [hold.fence, hold.revision, checkpoint.position, checkpoint.epoch, *newest]
         await self._run(_ADOPT, [Keys(hold.place).checkpoint], arguments)
 
     async def load(self, place: Place, keys: Sequence[Key]) -> Iterable[tuple[Key, bytes]]:
@@ -93,6 +96,9 @@ class RedisDocuments(RedisIndexes):
                     if index.startswith(f"{Distinct.kind}:"):
                         await self._forget_values(names, index, tenants)
                 held += [names.checkpoint, names.tenants, names.indexes]
+                held += [
+                    Keys(replace(names.place, slice=n)).checkpoint for n in range(self.max_slices)
+                ]
                 held += [names.documents(t) for t in tenants] + [names.order(t) for t in tenants]
                 await self._client.unlink(*held)
 

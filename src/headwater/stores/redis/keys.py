@@ -26,8 +26,9 @@ class Keys:
 
     @property
     def checkpoint(self) -> str:
-        """A hash: position, epoch, fence, revision, last event, replayed positions."""
-        return f"{self.prefix}:checkpoint"
+        """A hash: position, epoch, fence, revision, last event, replayed positions; of a slice, where one is named."""
+        of = "" if self.place.slice is None else f":{self.place.slice}"
+        return f"{self.prefix}:checkpoint{of}"
 
     @property
     def tenants(self) -> str:

@@ -19,7 +19,7 @@ from headwater.views.definition import Difference, Sample, Verification
 from headwater.views.documents import DocumentsReading
 from headwater.views.driving.record import SQL, Aside, ViewRecord
 from headwater.views.driving.work import Folding, Row, encode, plain
-from headwater.views.fold import Document, FoldEvent, Key, evolve_all, slice_of
+from headwater.views.fold import Document, FoldEvent, Key, Slice, evolve_all
 from headwater.views.indexes import Seen
 from headwater.views.port import Report
 
@@ -74,13 +74,13 @@ class FoldCheck(Generic[D]):
             while (first := await self._first_after(after, upto)) is not None:
                 end = min(upto, first + at_once - 1)
                 read = await read_log(self.connection, self.folding, after, end)
-                events = await asyncio.to_thread(self._wanted, read, (number, slices))
+                events = await asyncio.to_thread(self._wanted, read, Slice(number, slices))
                 events, _ = await self.folding.opening.events(events)
                 await asyncio.to_thread(self._expect, expected, events, seen)
                 after = end
                 if report is not None:
                     report(done * (upto - first) + end - first, len(numbers) * (upto - first))
-            differing = await self._compare(expected, (number, slices))
+            differing = await self._compare(expected, Slice(number, slices))
             differences += await self._again(differing)
             differences += await self._counted(expected, seen)
             compared += sum(document is not None for document in expected.values())
@@ -112,7 +112,7 @@ class FoldCheck(Generic[D]):
         row = await cursor.fetchone()
         return None if row is None else row[0]
 
-    def _wanted(self, rows: Iterable[Row], part: tuple[int, int]) -> Sequence[FoldEvent]:
+    def _wanted(self, rows: Iterable[Row], part: Slice) -> Sequence[FoldEvent]:
         """The events of a slice of keys that count."""
         folding = self.folding
         return [
@@ -121,7 +121,7 @@ class FoldCheck(Generic[D]):
             if row[0] not in self.given_up
             and (key := folding.key_of(row)) not in self.parked
             and key is not None
-            and slice_of(key, part[1]) == part[0]
+            and part.holds(key)
             and (item := folding.decode(row)) is not None
         ]
 
@@ -132,13 +132,13 @@ class FoldCheck(Generic[D]):
             seen.note(key, expected[key])
 
     async def _compare(
-        self, expected: dict[Key, D | None], part: tuple[int, int]
+        self, expected: dict[Key, D | None], part: Slice
     ) -> dict[Key, tuple[D | None, bytes | None]]:
         """The keys that differ: what was expected, what is stored."""
         differing: dict[Key, tuple[D | None, bytes | None]] = {}
         seen: set[Key] = set()
         async for key, stored in self.reading.documents():
-            if key in self.parked or slice_of(key, part[1]) != part[0]:
+            if key in self.parked or not part.holds(key):
                 continue
             seen.add(key)
             if not same(expected.get(key), stored):
@@ -206,14 +206,17 @@ async def read_log(
     identified: bool = False,
 ) -> Sequence[Row]:
     """The rows of a range that a fold reads."""
-    fold = folding.fold
+    fold, picked = folding.fold, folding.read_slice
     statement = "identified_events" if identified else "events"
     if fold.takes_recorded:
         statement = "recorded_events"
     cursor = await connection.execute(
         SQL[f"log.{statement}"],
-        {"after": after, "upto": upto, "types": fold.type_names},
+        {
+            "after": after, "upto": upto, "types": fold.type_names,
+            "slices": picked.of, "slice": picked.number, "slice_key": fold.key,
+        },
         binary=True,
         prepare=True,
-    )
+    )  # fmt: skip
     return await cursor.fetchall()

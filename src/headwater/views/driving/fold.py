@@ -14,10 +14,10 @@ from headwater.views.definition import Explanation
 from headwater.views.documents import SetAside, Step
 from headwater.views.driving.checking import read_log
 from headwater.views.driving.explaining import explain_fold
-from headwater.views.driving.record import SQL, snapshot
+from headwater.views.driving.record import SQL, row_beside, snapshot
 from headwater.views.driving.view import DrivenView
 from headwater.views.driving.work import Folding, NotApplied, Row, Work
-from headwater.views.fold import Document, Fold, Key
+from headwater.views.fold import Document, Fold, Key, Slice
 
 D = TypeVar("D", bound=Document)
 
@@ -66,6 +66,25 @@ class DrivenFold(DrivenView, Generic[D]):
         }
         cursor = await connection.execute(SQL["log.touched"], parameters)
         return [row[0] for row in await cursor.fetchall()]
+
+    # Slices of a candidate -----------------------------------------------------------------------
+
+    @property
+    def max_slices(self) -> int:
+        """How many slices of a generation may be built beside one another; see slicing."""
+        return 64
+
+    def take_slice(self, part: Slice) -> None:
+        """From now on this object drives a slice of the candidate. Before it is opened."""
+        self.folding.slice = part
+        self.record.row, self.record.slice = row_beside(self.name, part.number), part.number
+
+    async def join_outside(self, connection: Connection, fences: Sequence[int], upto: int) -> bool:  # noqa: ARG002 - for subclasses
+        """Makes one of the slices where the documents are; False where one is not at the position.
+
+        Takes them over under these fences first, and the candidate under the last.
+        """
+        return True
 
     # Driving -------------------------------------------------------------------------------------
 

@@ -205,8 +205,11 @@ class DrivenPublication(DrivenView):
     async def _rows(self, connection: Connection, after: int, upto: int) -> list[Any]:
         cursor = await connection.execute(
             SQL["log.recorded_events"],
-            {"after": after, "upto": upto, "types": self.publication.type_names},
-        )
+            {
+                "after": after, "upto": upto, "types": self.publication.type_names,
+                "slices": 1, "slice": 0, "slice_key": "",
+            },
+        )  # fmt: skip
         return [row for row in await cursor.fetchall() if row[0] not in self._aside]
 
     # Care ----------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from typing import Any
 from headwater.errors import ViewStale
 from headwater.log.database import Connection
 from headwater.views.driving.record import SQL, ViewRecord
-from headwater.views.storage import Checkpoint, Hold, Place, Storage
+from headwater.views.storage import Checkpoint, Hold, LastEvent, Place, Storage
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,18 @@ class Outside:
     async def place(self, connection: Connection) -> Place:
         """Where the data of the generation known lies."""
         log, _ = await _row(connection, "log.identity")
-        return Place(log, self.record.name, self.record.generation)
+        return Place(log, self.record.name, self.record.generation, self.record.slice)
+
+    async def newest(
+        self, connection: Connection, types: Sequence[str], upto: int
+    ) -> tuple[int, LastEvent | None]:
+        """The log's epoch, and its last event of these types up to a position."""
+        _, epoch = await _row(connection, "log.identity")
+        cursor = await connection.execute(
+            SQL["log.newest"], {"after": 0, "upto": upto, "types": list(types)}
+        )
+        row = await cursor.fetchone()
+        return epoch, None if row is None else LastEvent(row[0], bytes(row[1]))
 
     async def open(self, recorded: int) -> tuple[Hold, int]:
         """Takes the data over under the record's fence; where to go on from.

@@ -16,6 +16,7 @@ from headwater.views.documents import (
     OutsideDocuments,
     Rewritten,
     SetAside,
+    Sliced,
     Step,
 )
 from headwater.views.driving.checking import FoldCheck
@@ -67,6 +68,27 @@ class OutsideFold(DrivenFold[D]):
 
     async def _drop(self, connection: Connection) -> None:
         await self._former.drop(connection)
+
+    # Slices of a candidate -----------------------------------------------------------------------
+
+    @property
+    def max_slices(self) -> int:
+        """As many as the store keeps checkpoints for."""
+        return self.storage.max_slices if isinstance(self.storage, Sliced) else 1
+
+    async def join_outside(self, connection: Connection, fences: Sequence[int], upto: int) -> bool:
+        """Sets the candidate's checkpoint in the store where its slices are; see DrivenFold."""
+        place = await self.outside.place(connection)
+        *taken, fence = fences
+        for number, taken_by in enumerate(taken):
+            found = await self.storage.open(replace(place, slice=number), taken_by)
+            if found.position != upto:
+                return False
+        found = await self.storage.open(place, fence)
+        epoch, last = await self.outside.newest(connection, self.folding.fold.type_names, upto)
+        hold = Hold(place, fence, epoch, found.revision)
+        await self.storage.adopt(hold, replace(found, position=upto, epoch=epoch, last=last))
+        return True
 
     # Driving -------------------------------------------------------------------------------------
 

@@ -11,52 +11,46 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 import psycopg
 from psycopg import sql
 from psycopg.errors import LockNotAvailable
 
-from headwater.errors import (
-    DefinitionError,
-    LeaseLost,
-    NothingKept,
-    StoreUnavailable,
-    UnknownView,
-    ViewStale,
-)
+from headwater.errors import DefinitionError, NothingKept, StoreUnavailable, UnknownView
 from headwater.log.database import Connection, Database
 from headwater.log.reading import safe_position
-from headwater.relay import Frontier, Leases, Pace, Runner, Standing
+from headwater.relay import Pace
 from headwater.views.definition import Verification
-from headwater.views.driving.record import SQL
+from headwater.views.driving.building import Building, Report
+from headwater.views.driving.record import SQL, row_beside
+from headwater.views.driving.slicing import Slices
 from headwater.views.driving.view import DrivenView
-
-Report = Callable[[int, int], None]
-"""Hears of progress: the position that the candidate has applied, and the log's watermark."""
 
 _log = logging.getLogger("headwater.rebuild")
 
-_POLL_SECONDS = 0.02
 _LEVEL_SECONDS = 1.0
 _READERS_SECONDS = 0.5
 
 
 @dataclass(slots=True)
 class Rebuild:
-    """One view's rebuild. ``live`` and ``candidate`` are objects of their own, of the same definition."""
+    """One view's rebuild. ``live`` and ``candidate`` are objects of their own, of the same definition.
+
+    ``slices`` says how a candidate is built by several processes, where it can be.
+    """
 
     database: Database
     live: DrivenView
     candidate: DrivenView
     pace: Pace
-    leases: Leases = field(default_factory=Leases)
-    _renewing: asyncio.Task[None] | None = None
+    slices: Slices | None = None
+    building: Building = field(init=False)
 
     def __post_init__(self) -> None:
-        self.candidate.record.row = f"{self.live.name}~next"
+        self.candidate.record.row = row_beside(self.live.name)
+        self.building = Building(self.database, self.candidate, self.pace)
 
     @property
     def _next(self) -> str:
@@ -72,8 +66,10 @@ class Rebuild:
         Returns the comparison; where it differs, nothing was swapped, and the next rebuild begins anew.
         Raises UnknownView, and LeaseLost where another process rebuilds the view.
         """
-        async with self._lease() as fence:
+        async with self.building.lease() as fence:
             await self._begin()
+            if self.slices is not None:
+                await self.slices.run(self.building, fence, report)
             await self._catch_up(fence, report)
             verified = None
             if check:
@@ -93,7 +89,7 @@ class Rebuild:
 
         The one rolled back stands by as a candidate: a rebuild by its definition goes on with it.
         """
-        async with self._lease():
+        async with self.building.lease():
             await self._between_readers(self._give_back)
             await self._publish_outside()
 
@@ -122,6 +118,8 @@ class Rebuild:
             record = self.candidate.record
             record.generation = row[0]
             await record.create_candidate(connection)
+            if self.slices is not None:
+                await self.slices.create(connection)
             await self.candidate.create_beside(connection)
 
     async def _catch_up(self, fence: int, report: Report | None) -> None:
@@ -131,33 +129,11 @@ class Rebuild:
             began = time.monotonic()
             async with self.database.connection() as connection:
                 safe = await safe_position(connection)
-            await self._drive(fence, safe, report)
+            await self.building.drive(fence, safe, report)
             took = time.monotonic() - began
             if took < _LEVEL_SECONDS or took >= before:  # a slow store gets no nearer than that
                 return
             before = took
-
-    async def _drive(
-        self, fence: int, upto: int, report: Report | None = None, pace: Pace | None = None
-    ) -> None:
-        """Drives the candidate up to a position. Raises LeaseLost where another process took it over."""
-        frontier = Frontier()
-        frontier.advance(upto)
-        runner = Runner(self.candidate, fence, frontier, pace or self.pace)
-        running = asyncio.create_task(runner.run(), name=f"rebuild {self.live.name}")
-        try:
-            while runner.progress.checkpoint < upto and not running.done():
-                await asyncio.sleep(_POLL_SECONDS)
-                self._check_lease()
-                if report is not None:
-                    report(runner.progress.checkpoint, upto)
-        finally:
-            running.cancel()
-            result = (await asyncio.gather(running, return_exceptions=True))[0]
-        if isinstance(result, ViewStale):
-            raise self._taken() from result  # another process has swapped, or thrown it away
-        if isinstance(result, Exception):
-            raise result
 
     async def _discard(self) -> None:
         """Throws the candidate away, so that the next rebuild does not go on with it."""
@@ -179,7 +155,7 @@ class Rebuild:
             else:
                 return
             await asyncio.sleep(_READERS_SECONDS)
-            self._check_lease()
+            self.building.check_lease()
 
     async def _swap(self, fence: int, report: Report | None) -> None:
         """Puts the candidate in the view's place, at or beyond where it is."""
@@ -187,7 +163,7 @@ class Rebuild:
         async with self.database.transaction() as connection:
             await connection.execute(SQL["record.lock_deployment"])
             if await self.candidate.record.status(connection) != "current":
-                raise self._taken()
+                raise self.building.taken()
             await connection.execute(SQL["session.patient"])
             # From here on the view stands still: what it is ahead of the candidate is a batch or two. One of
             # them may be in its store already, where readers see it, though it is not recorded yet.
@@ -195,7 +171,7 @@ class Rebuild:
             row = await cursor.fetchone()
             assert row is not None
             upto = max(row[0], await safe_position(connection))
-            await self._drive(fence, upto, pace=Pace())
+            await self.building.drive(fence, upto, pace=Pace())
             await self._take_place(connection, self._next, self._last)
 
     async def _give_back(self) -> None:
@@ -251,43 +227,6 @@ class Rebuild:
                 hint="A rebuild beside the live view keeps what it replaces, until the next.",
             )
 
-    @asynccontextmanager
-    async def _lease(self) -> AsyncIterator[int]:
-        """The candidate's lease, renewed until the end of the block; its fence."""
-        async with self.database.connection() as connection:
-            fence = await self.leases.acquire(connection, self._next)
-            if fence is None:
-                raise self._taken()
-            self._renewing = asyncio.create_task(
-                self._renew(connection), name=f"lease {self._next}"
-            )
-            try:
-                yield fence
-            finally:
-                self._renewing.cancel()
-                await asyncio.gather(self._renewing, return_exceptions=True)
-                await self.leases.release(connection, self._next)
-
-    async def _renew(self, connection: Connection) -> None:
-        """Renews the lease until it is lost, by the session that took it."""
-        ours = True
-        while ours:
-            await asyncio.sleep(self.leases.seconds / 5)
-            held = {self._next: Standing(detail="rebuild")}
-            ours = bool(await self.leases.renew(connection, held))
-
-    def _check_lease(self) -> None:
-        """Raises LeaseLost where the lease is no longer renewed."""
-        if self._renewing is not None and self._renewing.done():
-            self._renewing.result()  # a database that could not be reached
-            raise self._taken()
-
-    def _taken(self) -> LeaseLost:
-        return LeaseLost(
-            f"Another process rebuilds {self.live.name!r}, or ended a moment ago.",
-            hint=f"Wait for it, or try again in {self.leases.seconds:g} s.",
-        )
-
 
 async def drop_generation(connection: Connection, view: str, row: str) -> None:
     """Removes a generation's rows, and its tables in the log's database, where it is.
@@ -303,5 +242,5 @@ async def drop_generation(connection: Connection, view: str, row: str) -> None:
     for (relation,) in await cursor.fetchall():
         drop = sql.SQL("DROP TABLE {}").format(sql.Identifier("headwater_views", relation))
         await connection.execute(drop)
-    await connection.execute(SQL["rebuild.clear_parked"], {"view": row})
-    await connection.execute(SQL["rebuild.forget"], {"view": row})
+    for statement in ("rebuild.clear_parked", "rebuild.forget", "slices.forget"):
+        await connection.execute(SQL[statement], {"view": row})

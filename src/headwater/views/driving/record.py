@@ -30,6 +30,12 @@ from headwater.views.port import Status
 
 SQL = Statements("headwater.views.driving")
 
+
+def row_beside(view: str, slice_number: int | None = None) -> str:
+    """The name of a candidate's rows, or of a slice's of it."""
+    return f"{view}~next" if slice_number is None else f"{view}~next~{slice_number}"
+
+
 Aside = tuple[int, str, list[str] | None, str]
 """An event that was not applied: position, tenant, keys, status."""
 
@@ -42,6 +48,8 @@ class ViewRecord:
         self.definition = definition
         self.row = definition.view
         """The name of its rows: the view's, or that of a candidate beside it."""
+        self.slice: int | None = None
+        """Of a candidate that several processes build, the slice of its keys that is driven."""
         self.generation = 1
         self.fence = 0
         self.revision = 0

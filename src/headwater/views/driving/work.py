@@ -15,7 +15,16 @@ from headwater.personal.opener import Opener
 from headwater.relay import Batch, CannotApply
 from headwater.views.documents import SetAside, Step
 from headwater.views.driving.opening import Opening
-from headwater.views.fold import Document, Failed, Fold, FoldEvent, Key, derive_all, evolve_all
+from headwater.views.fold import (
+    Document,
+    Failed,
+    Fold,
+    FoldEvent,
+    Key,
+    Slice,
+    derive_all,
+    evolve_all,
+)
 from headwater.views.indexes import Seen
 from headwater.views.opening import Opened
 from headwater.views.storage import LastEvent
@@ -25,6 +34,7 @@ Row = tuple[Any, ...]
 """Position, tenant, type, schema version, data, then either an id or what makes a whole event."""
 
 encode = msgspec.json.Encoder(decimal_format="string").encode
+WHOLE = Slice(0, 1)
 _raw = msgspec.json.Decoder(dict)
 _ID = 7
 
@@ -67,7 +77,9 @@ class NotApplied:
 
 
 class Folding(Generic[D]):
-    """How one fold reads rows of the log and evolves its documents."""
+    """How one fold reads rows of the log and evolves its documents, all of them or a slice."""
+
+    slice: Slice | None = None
 
     def __init__(
         self, fold: Fold[D], max_writes: int | None = None, opener: Opener | None = None
@@ -124,9 +136,23 @@ class Folding(Generic[D]):
                      occurred_at, data, metadata, keys),
                 )  # fmt: skip
         except (msgspec.ValidationError, errors.UnknownEventType) as error:
+            if not self._is_ours(self.key_of(row) or (tenant, "")):
+                return None
             raise CannotApply(str(error), position) from error
         value = getattr(event, self.fold.key)
-        return None if value is None else FoldEvent(position, (tenant, str(value)), event, whole)
+        key = tenant, str(value)
+        if value is None or not self._is_ours(key):
+            return None
+        return FoldEvent(position, key, event, whole)
+
+    @property
+    def read_slice(self) -> Slice:
+        """The slice that the log's database picks, so that other events are not read at all."""
+        is_picked = self.slice is not None and self.fold.is_key_text
+        return self.slice if self.slice is not None and is_picked else WHOLE
+
+    def _is_ours(self, key: Key) -> bool:
+        return self.slice is None or self.fold.is_key_text or self.slice.holds(key)
 
     def key_of(self, row: Row) -> Key | None:
         """The key of an event that may not decode."""

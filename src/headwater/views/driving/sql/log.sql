@@ -2,12 +2,16 @@
 SELECT e.position, e.tenant, e.type, e.schema_version, e.data::text
 FROM headwater.events AS e
 WHERE e.position > %(after)s AND e.position <= %(upto)s AND e.type = ANY (%(types)s)
+  AND (%(slices)s::int = 1 OR
+       (hashtextextended(e.tenant || chr(31) || coalesce(e.data ->> %(slice_key)s::text, ''), 0) & 1073741823) %% %(slices)s = %(slice)s)
 ORDER BY e.position
 
 -- name: identified_events
 SELECT e.position, e.tenant, e.type, e.schema_version, e.data::text, uuid_send(e.id)
 FROM headwater.events AS e
 WHERE e.position > %(after)s AND e.position <= %(upto)s AND e.type = ANY (%(types)s)
+  AND (%(slices)s::int = 1 OR
+       (hashtextextended(e.tenant || chr(31) || coalesce(e.data ->> %(slice_key)s::text, ''), 0) & 1073741823) %% %(slices)s = %(slice)s)
 ORDER BY e.position
 
 -- name: recorded_events
@@ -15,6 +19,8 @@ SELECT e.position, e.tenant, e.type, e.schema_version, e.data::text,
        e.stream, e.version, e.id, e.recorded_at, e.occurred_at, e.metadata::text, e.keys
 FROM headwater.events AS e
 WHERE e.position > %(after)s AND e.position <= %(upto)s AND e.type = ANY (%(types)s)
+  AND (%(slices)s::int = 1 OR
+       (hashtextextended(e.tenant || chr(31) || coalesce(e.data ->> %(slice_key)s::text, ''), 0) & 1073741823) %% %(slices)s = %(slice)s)
 ORDER BY e.position
 
 -- name: safe

@@ -14,7 +14,8 @@ INSERT INTO headwater.views (view, kind, definition, fingerprint, generation)
 VALUES (%(view)s, %(kind)s, %(definition)s::jsonb, %(fingerprint)s, %(generation)s)
 
 -- name: clear_parked
-DELETE FROM headwater.parked WHERE view = %(view)s
+-- Also those of slices.
+DELETE FROM headwater.parked WHERE view = %(view)s OR starts_with(view, %(view)s || '~')
 
 -- name: forget
 DELETE FROM headwater.views WHERE view = %(view)s
