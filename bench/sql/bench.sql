@@ -28,6 +28,20 @@ ON CONFLICT (tenant, customer) DO UPDATE SET
   orders = b.orders + excluded.orders, total = coalesce(b.total + excluded.total, b.total, excluded.total),
   largest = greatest(b.largest, excluded.largest)
 
+-- name: rebuilt
+CREATE TABLE bench.rebuilt AS
+SELECT e.tenant, e.data ->> 'customer' AS customer, count(*) AS orders, sum((e.data ->> 'total')::numeric) AS total,
+       max((e.data ->> 'total')::numeric) AS largest
+FROM headwater.events AS e WHERE e.type = 'order.placed' GROUP BY 1, 2;
+CREATE UNIQUE INDEX ON bench.rebuilt (tenant, customer) NULLS NOT DISTINCT;
+
+-- name: recomputed
+-- A row counts whole, so that no column is left out.
+SELECT count(q) FROM (
+  SELECT e.tenant, e.data ->> 'customer' AS customer, count(*) AS orders, sum((e.data ->> 'total')::numeric) AS total,
+         max((e.data ->> 'total')::numeric) AS largest
+  FROM headwater.events AS e WHERE e.type = 'order.placed' GROUP BY 1, 2) AS q
+
 -- name: pgbench_append
 \set n random(1, 100000)
 SELECT headwater.append('order/o' || :n::text, 'order.placed', jsonb_build_object('order', 'o' || :n::text, 'customer', 'c' || :n::text, 'total', :n::int, 'lines', 1));
