@@ -302,6 +302,8 @@ class Runnable(Definitions):
         relay = self._open.database("headwater_relay")
         pace = Pace(share=share, gate=self.settings.allowance(relay, say))
         slices, driven = None, cast("DrivenView", candidate)
+        if rate := self.settings.backfill_rate:  # what a second may do is not done at a stroke
+            driven.max_built = min(driven.max_built, rate)
         if isinstance(driven, DrivenFold):
             at_once = min(processes, driven.max_slices)
             builder: BuildsSlices = Here(self._open, view, pace)

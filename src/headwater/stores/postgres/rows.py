@@ -26,6 +26,8 @@ from headwater.views.sql_view import SqlView
 class PostgresRows(DrivenSql):
     """A SQL view's rows, over the log or over a fold's documents."""
 
+    max_built = 1_000_000
+
     def __init__(
         self, database: Database, view: SqlView, fold: PostgresFold[Any] | None = None
     ) -> None:
@@ -102,6 +104,11 @@ class PostgresRows(DrivenSql):
         if self._fold is not None:
             await self._wait_no_further(batch.upto)
         aside = {**batch.parked, **batch.skipped}
+        is_first = batch.after == 0 and self.record.row != self.name
+        if is_first and not aside and self.plan.fills:
+            async with self.record.batch(batch.after, batch.upto) as connection:
+                await self.plan.fill(connection, after=batch.after, upto=batch.upto)
+            return
         if not aside and (merge := self.plan.merge_at_once) is not None:
             await self.record.at_once(batch.after, batch.upto, merge, parked=[])
             return

@@ -68,10 +68,11 @@ class DrivenSql(DrivenView):
         counted = await cursor.fetchone()
         assert counted is not None
         rows, differing = counted
-        cursor = await connection.execute(rows_of, parameters | {"limit": limit})
-        differences = tuple(
-            _difference(self._view.query.key, *row) for row in await cursor.fetchall()
-        )
+        found: list[Any] = []
+        if differing:  # it would be computed once more
+            cursor = await connection.execute(rows_of, parameters | {"limit": limit})
+            found = await cursor.fetchall()
+        differences = tuple(_difference(self._view.query.key, *row) for row in found)
         keyless = sum(status == "parked" and not keys for _, _, keys, status in aside)
         return Verification(
             self.name, upto, rows, differing, differences, len(set(parked)) + keyless

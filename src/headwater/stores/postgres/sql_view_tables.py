@@ -114,6 +114,18 @@ class Tables:
             ]
         return tuple(statements)
 
+    def key_constraint(self) -> sql.Composed:
+        """Selects the name of the main table's key."""
+        return table_template("key_constraint").format(table=sql.Literal(self.main.as_string()))
+
+    def exchange_key(self, constraint: str) -> tuple[sql.Composed, sql.Composed]:
+        """Take the key away, and give it back."""
+        parts = {"table": self.main, "constraint": sql.Identifier(constraint)}
+        return (
+            table_template("drop_key").format(**parts),
+            table_template("add_key").format(**parts, keys=listed(self.key_columns())),
+        )
+
     def publish(self) -> tuple[sql.Composed, ...]:
         """The readable view, in place of one over an earlier table."""
         shown = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from headwater.errors import LeaseLost, ViewStale
 from headwater.log.database import Connection, Database
@@ -16,6 +16,7 @@ Report = Callable[[int, int], None]
 """Hears of progress: the position that was applied, and the one to reach."""
 
 _POLL_SECONDS = 0.02
+_TARGET_SECONDS = 5.0
 
 
 @dataclass(slots=True)
@@ -27,6 +28,13 @@ class Building:
     pace: Pace
     leases: Leases = field(default_factory=Leases)
     _renewing: asyncio.Task[None] | None = None
+
+    def __post_init__(self) -> None:
+        """Nobody waits for what a batch writes, so it may be larger, and each row is written fewer times."""
+        self.pace = replace(self.pace, longest_pause_seconds=0.0)
+        if (longest := self.view.max_built) > self.view.max_batch:
+            self.view.max_batch = longest
+            self.pace = replace(self.pace, first_batch=longest, target_seconds=_TARGET_SECONDS)
 
     @asynccontextmanager
     async def lease(self) -> AsyncIterator[int]:

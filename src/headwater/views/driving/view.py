@@ -18,6 +18,8 @@ class DrivenView(ABC):
     """A view with its record in the log's database. ``database`` is in the relay's role."""
 
     max_batch = 100_000
+    max_built = 0
+    """How many positions a batch of a generation that nobody reads yet may span, where that is more."""
     pause_seconds = 0.0
     rewrites = True
 

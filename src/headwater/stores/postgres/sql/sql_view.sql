@@ -71,8 +71,13 @@ moved AS ({advance})
 {opening}INSERT INTO {table} AS stored ({columns})
 SELECT {selected}
   FROM {source}{where}
- GROUP BY {group_by}
+ GROUP BY {group_by}{merged}
+
+-- name: merged
 ON CONFLICT ({keys}) DO {resolution}
+
+-- name: roomy
+SET LOCAL work_mem = '64MB'
 
 -- name: merge_documents
 WITH merged AS (
@@ -128,15 +133,11 @@ DELETE FROM {table} WHERE {bucket} < {bound}
 SELECT DISTINCT jsonb_build_array({keys})::text FROM {source}
 
 -- name: unmatched
-SELECT 'expected' AS side, * FROM (
-    SELECT {columns} FROM compared WHERE side = 'expected'
-    EXCEPT ALL
-    SELECT {columns} FROM compared WHERE side = 'stored') AS missing
-UNION ALL
-SELECT 'stored' AS side, * FROM (
-    SELECT {columns} FROM compared WHERE side = 'stored'
-    EXCEPT ALL
-    SELECT {columns} FROM compared WHERE side = 'expected') AS surplus
+SELECT CASE WHEN counted.surplus > 0 THEN 'stored' ELSE 'expected' END AS side, {columns} FROM (
+    SELECT {columns}, sum(CASE side WHEN 'stored' THEN 1 ELSE -1 END) AS surplus
+    FROM compared GROUP BY {columns}) AS counted
+CROSS JOIN generate_series(1, abs(counted.surplus))
+WHERE counted.surplus <> 0
 
 -- name: compared
 WITH expected AS (
@@ -165,7 +166,7 @@ SELECT differing.side, differing.tenant,
 -- name: verify_count
 {compared}
 SELECT (SELECT count(*) FROM expected
-         WHERE jsonb_build_array({keys}) <> ALL (%(parked_keys)s::jsonb[])) AS groups,
+         WHERE %(parked_keys)s::jsonb[] = '{{}}' OR jsonb_build_array({keys}) <> ALL (%(parked_keys)s::jsonb[])) AS groups,
        (SELECT count(*) FROM differing
          WHERE jsonb_build_array({keys}) <> ALL (%(parked_keys)s::jsonb[])) AS differing
 

@@ -7,6 +7,15 @@ CREATE TABLE {table} (
     UNIQUE NULLS NOT DISTINCT ({keys})
 ) WITH (fillfactor = 70)
 
+-- name: key_constraint
+SELECT conname FROM pg_constraint WHERE conrelid = {table}::regclass AND contype = 'u'
+
+-- name: drop_key
+ALTER TABLE {table} DROP CONSTRAINT {constraint}
+
+-- name: add_key
+ALTER TABLE {table} ADD CONSTRAINT {constraint} UNIQUE NULLS NOT DISTINCT ({keys})
+
 -- name: index_bucket
 CREATE INDEX ON {table} ({bucket})
 
