@@ -18,7 +18,7 @@ from headwater.log.database import connect
 from headwater.log.ticker import Ticker
 from headwater.testing.driving import drive
 
-EVENTS = 500_000
+EVENTS = 1_000_000
 KEYS = 100_000
 BATCH = 100_000
 STEADY_SECONDS = 8

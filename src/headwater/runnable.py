@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from types import TracebackType
 from typing import Self, cast
 
@@ -308,8 +309,9 @@ class Runnable(Definitions):
             at_once = min(processes, driven.max_slices)
             builder: BuildsSlices = Here(self._open, view, pace)
             if at_once > 1:
-                handle = self._folds[view]
-                builder = Elsewhere(self.name, self.settings, handle, share, at_once)
+                rate = -(-self.settings.backfill_rate // at_once)  # each does its part of it
+                settings = replace(self.settings, backfill_rate=rate)
+                builder = Elsewhere(self.name, settings, self._folds[view], share)
             slices = Slices(relay, driven, builder, at_once)
         elif processes > 1:
             say(f"{view} is built by one process: several share the keys of a fold, and it is none")

@@ -4,31 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast
 
 from headwater.errors import DefinitionError, RebuildInterrupted
 from headwater.jobs.processes import ProcessDied, Processes, found, where
-from headwater.log.database import Database
 from headwater.operations.settings import Settings
 from headwater.readers.handles import FoldView
 from headwater.relay import Pace
 from headwater.running import Running
+from headwater.views.definition import Sample, Verification
 from headwater.views.driving.building import Building
 from headwater.views.driving.fold import DrivenFold
+from headwater.views.driving.record import row_beside
 from headwater.views.fold import Slice
 
 _log = logging.getLogger("headwater.rebuild")
-
-
-async def build_slice(
-    database: Database, view: DrivenFold[Any], pace: Pace, part: Slice, upto: int
-) -> None:
-    """Drives a slice of a candidate up to a position, under a lease of its own. Raises LeaseLost."""
-    view.take_slice(part)
-    building = Building(database, view, pace)
-    async with building.lease() as fence:
-        await building.drive(fence, upto)
 
 
 @dataclass(slots=True)
@@ -36,14 +27,27 @@ class Here:
     """Builds slices in this process; see BuildsSlices."""
 
     running: Running
-    view: str
+    name: str
     pace: Pace
 
+    @property
+    def _view(self) -> DrivenFold[Any]:
+        """The fold, as an object that shares no state with others."""
+        return cast("DrivenFold[Any]", self.running.views()[self.name])
+
     async def build(self, part: Slice, upto: int) -> None:
-        """Drives a slice up to a position."""
-        view = cast("DrivenFold[Any]", self.running.views()[self.view])
-        database = self.running.database("headwater_relay")
-        await build_slice(database, view, self.pace, part, upto)
+        """Drives a slice up to a position, under a lease of its own. Raises LeaseLost."""
+        view = self._view
+        view.take_slice(part)
+        building = Building(self.running.database("headwater_relay"), view, self.pace)
+        async with building.lease() as fence:
+            await building.drive(fence, upto)
+
+    async def verify(self, part: Sample) -> Verification:
+        """Compares a part of the candidate's keys with the log."""
+        view = self._view
+        view.record.row = row_beside(self.name)
+        return await view.verify(sample=part)
 
     def close(self) -> None:
         """Nothing is held."""
@@ -57,12 +61,12 @@ class Elsewhere:
     settings: Settings
     handle: FoldView[Any]
     share: float
-    at_once: int
     _processes: Processes = field(default_factory=Processes)
 
     def __post_init__(self) -> None:
         """Raises DefinitionError where another process would not find the fold."""
-        fold, (module, name) = self.handle.fold, where(self.handle.fold.evolve)
+        fold = self.handle.fold
+        module, name = where(fold.evolve)
         try:
             is_found = _fingerprint(found(module, name)) == fold.fingerprint
         except (ImportError, AttributeError):
@@ -76,14 +80,17 @@ class Elsewhere:
 
     async def build(self, part: Slice, upto: int) -> None:
         """Drives a slice up to a position. Raises RebuildInterrupted where its process ends before."""
-        # What all of them may do together, each does its part of.
-        settings = replace(
-            self.settings, backfill_rate=-(-self.settings.backfill_rate // self.at_once)
-        )
+        await self._run("build", part, upto)
+
+    async def verify(self, part: Sample) -> Verification:
+        """Compares a part of the candidate's keys. Raises RebuildInterrupted where its process ends before."""
+        return cast("Verification", await self._run("verify", part))
+
+    async def _run(self, what: Literal["build", "verify"], *arguments: Any) -> Any:
+        fold = where(self.handle.fold.evolve)
+        parts = self.app, self.settings, *fold, self.share, what
         try:
-            await self._processes.run(
-                _build, self.app, settings, *where(self.handle.fold.evolve), self.share, part, upto
-            )
+            return await self._processes.run(_run, *parts, *arguments)
         except ProcessDied as error:
             raise RebuildInterrupted(
                 f"A process that built a slice of {self.handle.name!r} ended before it was done: {error}.",
@@ -99,32 +106,26 @@ def _fingerprint(handle: object) -> str | None:
     return handle.fold.fingerprint if isinstance(handle, FoldView) else None
 
 
-def _build(
-    app: str, settings: Settings, module: str, name: str, share: float, part: Slice, upto: int
-) -> None:
-    """Builds a slice in this process, which was started for it."""
-    asyncio.run(_open_and_build(app, settings, found(module, name), share, part, upto))
+def _run(
+    app: str, settings: Settings, module: str, name: str, share: float, what: str, *arguments: Any
+) -> Any:
+    """Does a part of the work in this process, which was started for it."""
+    return asyncio.run(_opened(app, settings, found(module, name), share, what, *arguments))
 
 
-async def _open_and_build(
-    app: str, settings: Settings, handle: FoldView[Any], share: float, part: Slice, upto: int
-) -> None:
+async def _opened(
+    app: str, settings: Settings, handle: FoldView[Any], share: float, what: str, *arguments: Any
+) -> Any:
     stores = {} if handle.store is None else {handle.store.name: handle.store}
     running = Running(app, settings, stores, [handle], [], [], [], _no_decider)
     try:
         await running.open()
         relay = running.database("headwater_relay")
         await relay.open()
-        say = _log.warning if part.number == 0 else _silent
-        pace = Pace(share=share, gate=settings.allowance(relay, say))
-        view = cast("DrivenFold[Any]", running.views()[handle.name])
-        await build_slice(relay, view, pace, part, upto)
+        pace = Pace(share=share, gate=settings.allowance(relay, _log.warning))
+        return await getattr(Here(running, handle.name, pace), what)(*arguments)
     finally:
         await running.close()
-
-
-def _silent(_: str) -> None:
-    """Others say it."""
 
 
 def _no_decider(command: type[Any]) -> Any:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import random
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
 
@@ -84,10 +85,14 @@ class Explanation:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A share of a view's keys: those whose hash falls into one of ``slices``."""
+    """A share of a view's keys: those whose hash falls into one of ``slices``.
+
+    With ``of_whole`` it is one part of a whole comparison, which takes what it needs; else it spares what it runs beside.
+    """
 
     slices: int
     number: int
+    of_whole: bool = False
 
     @staticmethod
     def of(share: float) -> Sample:
@@ -111,6 +116,17 @@ class Verification:
     differences: tuple[Difference, ...]
     parked_keys: int
     excluded: tuple[str, ...] = ()
+
+    @staticmethod
+    def of_parts(parts: Sequence[Verification], limit: int) -> Verification:
+        """The outcome of a comparison from those of its parts."""
+        differences = [difference for part in parts for difference in part.differences]
+        return replace(
+            parts[0],
+            rows=sum(part.rows for part in parts),
+            differing=sum(part.differing for part in parts),
+            differences=tuple(differences[:limit]),
+        )
 
     @property
     def equal(self) -> bool:

@@ -65,7 +65,8 @@ class FoldCheck(Generic[D]):
         numbers = range(wanted, slices, sampled)  # those that are in the sample's own slice
         compared = 0
         # A sample is taken beside views that are driven: what is read at once holds them up.
-        at_once = _READ_AT_ONCE if sample is None else _SAMPLED_AT_ONCE
+        is_sparing = sample is not None and not sample.of_whole
+        at_once = _SAMPLED_AT_ONCE if is_sparing else _READ_AT_ONCE
         differences: list[Difference] = []
         for done, number in enumerate(numbers):
             expected: dict[Key, D | None] = {}
@@ -84,7 +85,7 @@ class FoldCheck(Generic[D]):
             differences += await self._again(differing)
             differences += await self._counted(expected, seen)
             compared += sum(document is not None for document in expected.values())
-        if sample is None:
+        if not is_sparing and wanted == 0:
             differences += await self._strays()
         return Verification(
             self.folding.fold.name,

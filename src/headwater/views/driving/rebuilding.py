@@ -68,12 +68,8 @@ class Rebuild:
         """
         async with self.building.lease() as fence:
             await self._begin()
-            if self.slices is not None:
-                await self.slices.run(self.building, fence, report)
-            await self._catch_up(fence, report)
-            verified = None
-            if check:
-                verified = await self.candidate.verify()
+            verified = await self._built(fence, report, check=check)
+            if verified is not None:
                 if not verified.equal:
                     await self._discard()
                     return verified
@@ -81,6 +77,22 @@ class Rebuild:
             await self._between_readers(lambda: self._swap(fence, report))
             await self._publish_outside()
         return verified
+
+    async def _built(
+        self, fence: int, report: Report | None, *, check: bool
+    ) -> Verification | None:
+        """Builds the candidate to about the end of the log; the comparison, where it was asked for."""
+        slices = self.slices
+        try:
+            if slices is not None:
+                await slices.run(self.building, fence, report)
+            await self._catch_up(fence, report)
+            if not check:
+                return None
+            return await (self.candidate.verify() if slices is None else slices.verify())
+        finally:
+            if slices is not None:
+                slices.close()
 
     async def roll_back(self) -> None:
         """Gives the view back what it was before its last rebuild.

@@ -16,6 +16,7 @@ from headwater.log.database import Connection, Database
 from headwater.log.reading import safe_position
 from headwater.log.tasks import ended
 from headwater.relay import Leases
+from headwater.views.definition import Sample, Verification
 from headwater.views.driving.building import Building, Report
 from headwater.views.driving.fold import DrivenFold
 from headwater.views.driving.record import SQL, row_beside
@@ -29,6 +30,10 @@ class BuildsSlices(Protocol):
         """Drives a slice of the candidate up to a position."""
         ...
 
+    async def verify(self, part: Sample) -> Verification:
+        """Compares a part of the candidate's keys with the log."""
+        ...
+
     def close(self) -> None:
         """Ends what was started for it. Idempotent."""
         ...
@@ -36,11 +41,12 @@ class BuildsSlices(Protocol):
 
 _POLL_SECONDS = 0.2
 _LEVEL_SECONDS = 5.0
+_DIFFERENCES = 20
 
 
 @dataclass(slots=True)
 class Slices:
-    """How a candidate is built in slices, so many ``at_once``."""
+    """How a candidate is built, and compared, in slices, so many ``at_once``."""
 
     database: Database
     candidate: DrivenFold[Any]
@@ -67,12 +73,25 @@ class Slices:
 
         Raises LeaseLost where another process rebuilds the view, and what building a slice raises.
         """
-        of = len(await self._positions())
+        if of := len(await self._positions()):
+            await self._build(of, building, fence, report)
+
+    async def verify(self) -> Verification:
+        """Compares the candidate with the log, a part of the keys in each of so many processes."""
+        of = self.at_once
+        if of == 1:
+            return await self.candidate.verify()
+        parts = [Sample(of, number, of_whole=True) for number in range(of)]
+        tasks = [asyncio.create_task(self.builder.verify(part)) for part in parts]
         try:
-            if of:
-                await self._build(of, building, fence, report)
+            verified = await asyncio.gather(*tasks)
         finally:
-            self.builder.close()
+            await ended(tasks)
+        return Verification.of_parts(verified, _DIFFERENCES)
+
+    def close(self) -> None:
+        """Ends the processes. Idempotent."""
+        self.builder.close()
 
     async def _build(self, of: int, building: Building, fence: int, report: Report | None) -> None:
         before = float("inf")
