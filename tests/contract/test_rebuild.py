@@ -196,8 +196,43 @@ async def test_a_corrupted_view_is_mended_beside_itself(database18):
             assert [row[0] for row in tables] == ["orders__2", "orders__3", "orders__changes"]
 
 
+async def test_a_sql_view_is_filled_at_once_parks_what_fails_and_has_its_key_again(database18):
+    async with App(
+        "orders", events=[Placed], tenant="main", settings=Settings(database_url=database18.url)
+    ) as app:
+        app.sql(
+            "shares",
+            sql='SELECT "order", sum(700 / total) AS share FROM order.placed GROUP BY 1',
+        )
+    async with app:
+        await app.deploy()
+        await app.append(*(Placed(f"k{n % 7}", 0 if n == 40 else 1 + n) for n in range(70)))
+        await drive(app, app.stored("shares"), 1)
+        asked = 'SELECT tenant, "order", share FROM headwater_views.shares ORDER BY 2'
+        parked = "SELECT keys, reason FROM headwater.parked WHERE view = 'shares'"
+        with database18.admin() as admin:
+            before = [admin.execute(statement).fetchall() for statement in (asked, parked)]
+            assert (len(before[0]), len(before[1])) == (7, 1)
+            for generation in (2, 3):
+                assert (
+                    await app.rebuilding("shares", share=1.0).run()
+                ).summary == "equal except 1 parked"
+                after = [admin.execute(statement).fetchall() for statement in (asked, parked)]
+                assert after == before
+                keys = admin.execute(
+                    "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE contype = 'u' AND conrelid = %s::regclass",
+                    [f"headwater_views.shares__{generation}"],
+                )
+                assert keys.fetchall() == [("UNIQUE NULLS NOT DISTINCT (tenant, key_1)",)]
+                await app.append(Placed("k1", 700))
+                await drive(app, app.stored("shares"), generation)
+                before[0] = admin.execute(asked).fetchall()
+                assert before[0] != after[0]
+
+
 _KILLED = """
 import asyncio, os, signal
+from dataclasses import replace
 from tests.contract.test_rebuild import orders_app
 
 async def main():
@@ -213,6 +248,7 @@ asyncio.run(main())
 
 _PATCHES = {
     "in the middle": """
+        rebuild.building.pace = replace(rebuild.building.pace, first_batch=1000)
         apply, left = rebuild.candidate.apply, [2]
         async def dying(batch):
             await apply(batch)

@@ -61,6 +61,7 @@ STATUS: dict[type[HeadwaterError], int] = {
     errors.UnknownView: 404,
     errors.ViewStale: 503,
     errors.SourceChanged: 503,
+    errors.RebuildInterrupted: 503,
     errors.UnknownInbox: 404,
     errors.ViewInUse: 409,
     errors.NothingKept: 409,
