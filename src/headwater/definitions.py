@@ -152,6 +152,7 @@ class Definitions(SagaDefinitions, Installation, FeedsInstallation):
         bucket: str | None = None,
         keep_seconds: float | None = None,
         opens: Sequence[str] = (),
+        purpose: Purpose | None = None,
     ) -> RowsView[R]:
         """Declares an incremental SQL view: a SELECT over event types as relations, or the path of one.
 
@@ -162,6 +163,7 @@ class Definitions(SagaDefinitions, Installation, FeedsInstallation):
         ``key`` names the outputs that it groups by, ``row`` is a struct of all outputs; left out, both
         follow from the query, and rows have no types that a checker knows. Sums of floats
         depend on the batches' boundaries: cast to numeric, or declare a ``float_tolerance``.
+        With a ``purpose`` it reads the documents of a fold that has it, and so counts those who agree, for as long as they do.
         """
         if opens:
             raise ViewDefinitionError(
@@ -184,13 +186,9 @@ class Definitions(SagaDefinitions, Installation, FeedsInstallation):
             views={handle.name: handle.view for handle in self._rows.values()},
             bucket=bucket,
             keep_seconds=keep_seconds,
+            purpose=purpose,
         )
         for read in view.query.reads if view.query.over_documents else ():
-            if self._folds[read].fold.purpose is not None:
-                raise ViewDefinitionError(
-                    f"The view {name!r} reads the documents of {read!r}, which is for a purpose.",
-                    hint="Read the fold itself: it follows who agrees.",
-                )
             if self._folds[read].fold.opens:
                 raise ViewDefinitionError(
                     f"The view {name!r} reads the documents of {read!r}, which opens personal fields.",

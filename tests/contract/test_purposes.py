@@ -30,6 +30,11 @@ class Unmet(Event, type="customer.unmet", stream="meeting/{meeting}"):
     host: str
 
 
+class Plan(Document):
+    plan: str = ""
+    signed: int = 0
+
+
 class Host(Document):
     name: str = ""
 
@@ -94,6 +99,47 @@ async def test_documents_are_of_those_who_agree(database18, tmp_path, where):
             redis.close()
 
 
+async def test_sums_for_a_purpose_are_of_those_who_agree_for_as_long_as_they_do(
+    database18, tmp_path
+):
+    app = make(database18, tmp_path)
+    for event in (Agreed, TookBack):
+        app.events.add(event)
+
+    @app.fold(key="customer", purpose=NEWSLETTER)
+    def plans(state: Plan, event: Signed) -> Plan:
+        return state.but(plan=event.plan, signed=state.signed + 1)
+
+    app.sql(
+        "people",
+        sql="SELECT plan, count(*) AS people, sum(signed) AS signed FROM plans GROUP BY plan",
+        purpose=NEWSLETTER,
+    )
+
+    async def sums(fence) -> dict[str, tuple[int, int]]:
+        for view in (app.stored("plans"), app.stored("people")):
+            await drive(app, view, fence)
+        rows = await app.view("people").list(tenant="main")
+        assert (await summaries(app)) == {"plans": "equal", "people": "equal"}
+        return {row.plan: (row.people, row.signed) for row in rows}
+
+    async with app:
+        await app.deploy()
+        await app.append(Signed("1", "a@x"), Signed("2", "b@x"), Signed("3", "c@x", plan="paid"))
+        assert await sums(1) == {}
+        await app.append(*(Agreed(who, "newsletter") for who in "123"))
+        await app.append(Signed("1", "a@x"), Signed("2", "b@x"), Signed("2", "b@x", plan="paid"))
+        # Who agrees has a document from then on, empty until the next event.
+        assert await sums(2) == {"": (1, 0), "free": (1, 1), "paid": (1, 2)}
+        await app.append(TookBack("2", "newsletter"), Signed("2", "b@x"))
+        assert await sums(3) == {"": (1, 0), "free": (1, 1)}
+        await app.append(Agreed("2", "newsletter"), Signed("2", "b@x", plan="paid"))
+        before = await sums(4)
+        assert before == {"": (1, 0), "free": (1, 1), "paid": (1, 1)}
+        await app.stored("plans").rebuild()
+        assert await sums(5) == before
+
+
 def test_what_a_purpose_cannot_be_is_refused():
     app = App("people", events=[Signed, Met])
     readers = declare(app)
@@ -111,7 +157,24 @@ def test_what_a_purpose_cannot_be_is_refused():
         app.fold(key="customer", purpose=Purpose("lists", Agreed, Agreed), name="other")(
             readers.fold.evolve
         )
-    with pytest.raises(ViewDefinitionError, match="for a purpose"):
-        app.sql("sums", sql="SELECT domain, count(*) AS n FROM readers GROUP BY 1")
+
+    def plain(state: Plan, event: Signed) -> Plan:
+        return state
+
+    app.fold(key="customer", name="plain")(plain)
+    plans = app.fold(key="customer", name="plans", purpose=NEWSLETTER)(plain)
+    counted = "SELECT plan, count(*) AS people FROM {} GROUP BY 1"
+    for reads, purpose, why in (
+        (plans.name, None, "for the purpose 'newsletter'"),
+        (plans.name, Purpose("profiling", Agreed, TookBack), "for the purpose 'newsletter'"),
+        ("plain", NEWSLETTER, "'plain' that it reads is for none"),
+        ("customer.signed", NEWSLETTER, "do not say who agrees"),
+        (readers.name, NEWSLETTER, "opens personal fields"),
+    ):
+        with pytest.raises(ViewDefinitionError, match=why):
+            statement = counted.format(reads)
+            if reads == readers.name:
+                statement = statement.replace("plan", "mail")
+            app.sql("sums", sql=statement, purpose=purpose)
     with pytest.raises(CommandDefinitionError, match="for a purpose"):
         app.command(readers)(lambda state, command: None)

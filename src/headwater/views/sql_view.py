@@ -14,6 +14,7 @@ from headwater.events import EventTypes
 from headwater.relay import OnFailure
 from headwater.views.definition import Definition
 from headwater.views.fold import Fold
+from headwater.views.purpose import Purpose
 from headwater.views.sql import (
     DocumentSource,
     EventSource,
@@ -44,6 +45,7 @@ class SqlView:
     float_tolerance: float | None
     store: str | None = None
     retention: Retention | None = None
+    purpose: Purpose | None = None
 
     @staticmethod
     def of(
@@ -60,6 +62,7 @@ class SqlView:
         views: Mapping[str, SqlView] | None = None,
         bucket: str | None = None,
         keep_seconds: float | None = None,
+        purpose: Purpose | None = None,
     ) -> SqlView:
         """The view of a SELECT over an app's events, over one fold's documents, or over another view's groups.
 
@@ -90,8 +93,11 @@ class SqlView:
         if query.over_documents and on_failure != "stop":
             # A fold's change is not an event that could be set aside and replayed.
             on_failure = "stop"
+        _check_purpose(name, query, folds, purpose)
         retention = _retention(name, query, bucket, keep_seconds)
-        view = SqlView(name, row, text, query, on_failure, float_tolerance, store, retention)
+        view = SqlView(
+            name, row, text, query, on_failure, float_tolerance, store, retention, purpose
+        )
         assert view.definition.view == name  # its name is checked there, now and not at run time
         return view
 
@@ -117,7 +123,33 @@ class SqlView:
             content["keep"] = [self.retention.bucket, self.retention.seconds]
         if self.store is not None:
             content["store"] = self.store
+        if self.purpose is not None:
+            content["purpose"] = self.purpose.definition
         return Definition(self.name, "sql", content)
+
+
+def _check_purpose(
+    name: str, query: IncrementalQuery, folds: Mapping[str, Fold[Any]], purpose: Purpose | None
+) -> None:
+    """Raises ViewDefinitionError where what a view reads is not for the view's purpose."""
+    if purpose is not None and not query.over_documents:
+        raise ViewDefinitionError(
+            f"The view {name!r} is for the purpose {purpose.name!r} and reads events, which do not say who agrees to it.",
+            hint="Declare a fold with the purpose, keyed by the person, and read its documents.",
+        )
+    for read in query.reads if query.over_documents else ():
+        other = folds[read].purpose
+        if other == purpose:
+            continue
+        if other is None:
+            raise ViewDefinitionError(
+                f"The view {name!r} is for a purpose, and the fold {read!r} that it reads is for none.",
+                hint="Read a fold with purpose=.",
+            )
+        raise ViewDefinitionError(
+            f"The view {name!r} reads the documents of {read!r}, which is for the purpose {other.name!r}.",
+            hint="Pass that purpose= to the view, if that is what it is for.",
+        )
 
 
 def _retention(
