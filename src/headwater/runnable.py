@@ -46,6 +46,7 @@ from headwater.stores.postgres.sql_view_driven import DrivenSql
 from headwater.views import StoredView, Verification
 from headwater.views.batches import OutsideRows, OutsideTables
 from headwater.views.documents import OutsideDocuments
+from headwater.views.driving.baselines import Baselines, no_baseline
 from headwater.views.driving.feed import DrivenFeed
 from headwater.views.driving.fold import DrivenFold
 from headwater.views.driving.purging import PurgedViews
@@ -286,11 +287,13 @@ class Runnable(Definitions):
         *,
         share: float = 0.5,
         processes: int = 1,
+        from_baseline: bool = True,
         say: Callable[[str], None] = lambda _: None,
     ) -> Rebuild | None:
         """A rebuild of a view beside the one that is read; None where it can only start over in place.
 
         ``share`` is the part of the time that batches may take; the settings' backfill window, rate and lag hold.
+        It begins from the view's baseline, where there is one of the same definition, unless ``from_baseline`` is false.
         A fold is built by so many ``processes``, each its slice of the keys; its module must be importable.
         ``say`` hears when it pauses. Needs the relay's role. Raises UnknownView and DefinitionError.
         """
@@ -315,7 +318,15 @@ class Runnable(Definitions):
             slices = Slices(relay, driven, builder, at_once)
         elif processes > 1:
             say(f"{view} is built by one process: several share the keys of a fold, and it is none")
-        return Rebuild(relay, live, candidate, pace, slices)
+        return Rebuild(relay, live, candidate, pace, slices, from_baseline)
+
+    def baselines(self, view: str) -> Baselines:
+        """The baseline of a view, to be kept, shown or dropped. Needs the relay's role. Raises UnknownView."""
+        self.stored(view)
+        live, copy = (self._open.views()[view] for _ in range(2))
+        if not isinstance(live, DrivenView) or not isinstance(copy, DrivenView):
+            raise no_baseline(view)
+        return Baselines(self._open.database("headwater_relay"), live, copy)
 
     async def verify_by(
         self, view: str, feed: str, *, limit: int = 20, timeout_seconds: float | None = None

@@ -160,6 +160,11 @@ def _plain(verified: Any) -> dict[str, Any]:
     show_default=True,
     help="How many processes build a fold, each its slice of the keys.",
 )
+@click.option(
+    "--from-beginning",
+    is_flag=True,
+    help="Leave the view's baseline aside; see headwater baseline.",
+)
 @click.option("--no-verify", is_flag=True, help="Swap without comparing with the log.")
 async def rebuild(
     app: App,
@@ -168,6 +173,7 @@ async def rebuild(
     in_place: bool,
     share: float,
     processes: int,
+    from_beginning: bool,
     no_verify: bool,
 ) -> int:
     """Build each VIEW anew by its definition of now, beside the one that is read, and swap.
@@ -186,7 +192,10 @@ async def rebuild(
     for name in names:
         beside = None
         if not in_place:
-            beside = app.rebuilding(name, share=share, processes=processes, say=output.note)
+            beside = app.rebuilding(
+                name, share=share, processes=processes, from_baseline=not from_beginning,
+                say=output.note,
+            )  # fmt: skip
         results.append(await _rebuilt(app, name, beside, not no_verify))
     return int(not all(results))
 
@@ -218,7 +227,10 @@ async def _rebuilt(app: App, view: str, beside: Rebuild | None, check: bool) -> 
         )
         return False
     result = "" if verified is None else f", {verified.summary} to the log"
-    output.say(f"{view} is rebuilt{result}; headwater rollback {view} gives back what it was")
+    begun = f" from its baseline at position {beside.began_at}" if beside.began_at else ""
+    output.say(
+        f"{view} is rebuilt{begun}{result}; headwater rollback {view} gives back what it was"
+    )
     return True
 
 
@@ -255,6 +267,41 @@ async def explain(
     )  # fmt: skip
     output.say(f"{len(found.changes)} of {found.events:,} events, up to position {found.position}")
     return 0
+
+
+@command(app_needed=True)
+@click.argument("view", nargs=-1, metavar="[VIEW]...")
+@click.option("--drop", is_flag=True, help="Remove the baselines of these views.")
+@json_option
+async def baseline(app: App, view: Sequence[str], drop: bool, as_json: bool) -> int:
+    """Keep each VIEW as it is now, compared with the log, so that a rebuild may begin there; without one, list what is kept.
+
+    Exit code 1 where a view differs from the log: then the baseline before it stays.
+    """
+    if drop and not view:
+        raise click.UsageError("Name a view to drop its baseline.")
+    await app.database("headwater_relay").open()
+    failed = False
+    for name in view:
+        baselines = app.baselines(name)
+        if drop:
+            await baselines.drop()
+            continue
+        verified = await baselines.keep()
+        failed |= not verified.equal
+        if not verified.equal:
+            output.say(f"{name} is not kept: it differs from the log ({verified.summary})")
+    kept = [await app.baselines(name).kept() for name in view or app.views]
+    rows = [(each.view, each.position, each.kept_at, each.fits) for each in kept if each]
+    columns = ("view", "position", "kept_at", "fits")
+    if as_json:
+        output.json([output.as_record(columns, row) for row in rows])
+    elif rows:
+        fits = {True: "yes", False: "no: the definition has changed"}
+        output.table(columns, [[row[0], str(row[1]), row[2], fits[row[3]]] for row in rows])
+    else:
+        output.say("No baseline is kept.")
+    return int(failed)
 
 
 @command(app_needed=True)

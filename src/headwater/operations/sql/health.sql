@@ -9,7 +9,7 @@ SELECT v.view, v.kind, v.fingerprint,
 FROM headwater.views AS v
 JOIN headwater.checkpoints AS c USING (view)
 LEFT JOIN headwater.leases AS l ON l.name = v.view
-WHERE v.view NOT LIKE '%%~last' AND v.view NOT LIKE '%%~next~%%'
+WHERE v.view NOT LIKE '%%~%%' OR v.view LIKE '%%~next'
 ORDER BY v.view
 
 -- name: behind

@@ -64,6 +64,11 @@ class PostgresFold(DrivenFold[D]):
         """Not with views over the documents, which are sums of their changes, nor with derived events."""
         return not self._readers and self.folding.fold.derive is None
 
+    @property
+    def has_baselines(self) -> bool:
+        """Not where documents hold what was opened of a person: a copy would keep it."""
+        return self.beside and not self.folding.fold.opens
+
     async def _drop(self, connection: Connection) -> None:
         await self.documents.drop(connection)
 

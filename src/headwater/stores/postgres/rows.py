@@ -79,6 +79,11 @@ class PostgresRows(DrivenSql):
         """Not over a fold's documents, whose changes are told once."""
         return self._fold is None
 
+    @property
+    def has_baselines(self) -> bool:
+        """Where it is over the log."""
+        return self.beside
+
     async def _drop(self, connection: Connection) -> None:
         for statement in (*self.plan.tables.unpublish(), *self.plan.tables.drop()):
             await connection.execute(statement)

@@ -14,7 +14,7 @@ from headwater.log.database import Connection, Database
 from headwater.log.reading import StoredRow, recorded
 from headwater.personal.places import Found, Person
 from headwater.views.documents import SetAside, Step
-from headwater.views.driving.rebuilding import drop_generation
+from headwater.views.driving.generations import drop_generation
 from headwater.views.driving.record import SQL, ViewRecord
 from headwater.views.driving.work import Folding, encode
 from headwater.views.fold import Failed, FoldEvent, Key, evolve_all

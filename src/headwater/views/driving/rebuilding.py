@@ -15,7 +15,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 import psycopg
-from psycopg import sql
 from psycopg.errors import LockNotAvailable
 
 from headwater.errors import DefinitionError, NothingKept, StoreUnavailable, UnknownView
@@ -24,7 +23,8 @@ from headwater.log.reading import safe_position
 from headwater.relay import Pace
 from headwater.views.definition import Verification
 from headwater.views.driving.building import Building, Report
-from headwater.views.driving.record import SQL, row_beside
+from headwater.views.driving.generations import copy_generation, drop_generation
+from headwater.views.driving.record import SQL, base_row, row_beside
 from headwater.views.driving.slicing import Slices
 from headwater.views.driving.view import DrivenView
 
@@ -38,7 +38,8 @@ _READERS_SECONDS = 0.5
 class Rebuild:
     """One view's rebuild. ``live`` and ``candidate`` are objects of their own, of the same definition.
 
-    ``slices`` says how a candidate is built by several processes, where it can be.
+    ``slices`` says how a candidate is built by several processes, where it can be. ``from_baseline`` is whether it may begin
+    from one that is of the same definition.
     """
 
     database: Database
@@ -46,6 +47,9 @@ class Rebuild:
     candidate: DrivenView
     pace: Pace
     slices: Slices | None = None
+    from_baseline: bool = True
+    began_at: int = 0
+    """The position of the baseline that the candidate began from; 0 where it began at the beginning, or was begun before."""
     building: Building = field(init=False)
 
     def __post_init__(self) -> None:
@@ -68,6 +72,8 @@ class Rebuild:
         """
         async with self.building.lease() as fence:
             await self._begin()
+            if self.from_baseline:
+                await self._begin_from_baseline()
             verified = await self._built(fence, report, check=check)
             if verified is not None:
                 if not verified.equal:
@@ -122,17 +128,32 @@ class Rebuild:
                 await self.candidate.prepare(connection)
                 return
             await self._forget(connection, self._next)
-            cursor = await connection.execute(
-                SQL["rebuild.next_generation"], {"view": self.live.name}
-            )
-            row = await cursor.fetchone()
-            assert row is not None
-            record = self.candidate.record
-            record.generation = row[0]
-            await record.create_candidate(connection)
+            await self.candidate.record.next_generation(connection)
+            await self.candidate.record.create_candidate(connection)
             if self.slices is not None:
                 await self.slices.create(connection)
             await self.candidate.create_beside(connection)
+
+    async def _begin_from_baseline(self) -> None:
+        """Fills a candidate that is empty yet from the view's baseline, where there is one of its definition."""
+        async with self.database.transaction() as connection:
+            cursor = await connection.execute(SQL["rebuild.hold"], {"view": self._next})
+            candidate = await cursor.fetchone()
+            cursor = await connection.execute(
+                SQL["baseline.kept"], {"view": base_row(self.live.name)}
+            )
+            kept = await cursor.fetchone()
+            cursor = await connection.execute(SQL["slices.positions"], {"view": self._next})
+            slices = [row[0] for row in await cursor.fetchall()]
+            if candidate is None or kept is None or max(candidate[0], *slices, 0):
+                return
+            if kept[0] != self.candidate.definition.fingerprint:
+                return
+            # What is left is the log's end, which one process follows.
+            await connection.execute(SQL["slices.forget"], {"view": self._next})
+            self.began_at = await copy_generation(
+                connection, self.live.name, taken=base_row(self.live.name), filled=self._next
+            )
 
     async def _catch_up(self, fence: int, report: Report | None) -> None:
         """Drives the candidate until what the log went on by meanwhile is a moment's worth."""
@@ -238,21 +259,3 @@ class Rebuild:
                 f"Nothing is kept of the view {self.live.name!r} from before its last rebuild.",
                 hint="A rebuild beside the live view keeps what it replaces, until the next.",
             )
-
-
-async def drop_generation(connection: Connection, view: str, row: str) -> None:
-    """Removes a generation's rows, and its tables in the log's database, where it is.
-
-    Another store removes what it holds of it when the view is next opened.
-    """
-    cursor = await connection.execute(SQL["rebuild.rows"], {"view": row})
-    found = await cursor.fetchone()
-    if found is None:
-        return
-    table = f"{view}__{found[3]}"
-    cursor = await connection.execute(SQL["rebuild.tables"], {"table": table})
-    for (relation,) in await cursor.fetchall():
-        drop = sql.SQL("DROP TABLE {}").format(sql.Identifier("headwater_views", relation))
-        await connection.execute(drop)
-    for statement in ("rebuild.clear_parked", "rebuild.forget", "slices.forget"):
-        await connection.execute(SQL[statement], {"view": row})

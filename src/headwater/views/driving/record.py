@@ -36,6 +36,11 @@ def row_beside(view: str, slice_number: int | None = None) -> str:
     return f"{view}~next" if slice_number is None else f"{view}~next~{slice_number}"
 
 
+def base_row(view: str) -> str:
+    """The name of the rows of a view's baseline."""
+    return f"{view}~base"
+
+
 Aside = tuple[int, str, list[str] | None, str]
 """An event that was not applied: position, tenant, keys, status."""
 
@@ -82,6 +87,13 @@ class ViewRecord:
         self.generation = 1
         await connection.execute(SQL["record.create"], self._described())
         await connection.execute(SQL["record.create_checkpoint"], {"view": self.row})
+
+    async def next_generation(self, connection: Connection) -> None:
+        """Gives the record a generation that was never used."""
+        cursor = await connection.execute(SQL["rebuild.next_generation"], {"view": self.name})
+        row = await cursor.fetchone()
+        assert row is not None
+        self.generation = row[0]
 
     async def create_candidate(self, connection: Connection) -> None:
         """Records another generation beside the view, at the beginning of the log."""

@@ -63,6 +63,11 @@ class DrivenView(ABC):
         """Whether another generation can be built beside the one that is read."""
         return False
 
+    @property
+    def has_baselines(self) -> bool:
+        """Whether a baseline of it can be kept: a copy, in the log's database."""
+        return False
+
     # What subclasses give ------------------------------------------------------------------------
 
     @abstractmethod

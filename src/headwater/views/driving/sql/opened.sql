@@ -23,7 +23,7 @@ WHERE v.view = %(row)s AND o.key_id = %(key_id)s LIMIT 1
 
 -- name: generations
 SELECT max(greatest(v.newest, v.generation)), array_agg(v.generation) FROM headwater.views AS v
-WHERE v.view IN (%(view)s, %(view)s || '~next', %(view)s || '~last')
+WHERE v.view = %(view)s OR starts_with(v.view, %(view)s || '~')
 
 -- name: sweep
 -- What generations held that are gone.

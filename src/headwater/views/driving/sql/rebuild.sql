@@ -1,7 +1,7 @@
 -- A view's rows, and those of the candidate beside it (VIEW~next) and of the generation kept (VIEW~last).
 
 -- name: generations
-SELECT generation FROM headwater.views WHERE view IN (%(view)s, %(view)s || '~next', %(view)s || '~last')
+SELECT generation FROM headwater.views WHERE view = %(view)s OR starts_with(view, %(view)s || '~')
 
 -- name: next_generation
 UPDATE headwater.views SET newest = greatest(newest, generation) + 1 WHERE view = %(view)s RETURNING newest
